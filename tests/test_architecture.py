@@ -159,7 +159,7 @@ def test_every_yaml_composes(preset, strategy):
     ConfigStore.instance().store("schema", RunConfig)
     GlobalHydra.instance().clear()
     words = [f"preset={preset}"] + (
-        [f"strategy={strategy}"] if strategy and not preset.startswith(("dgr", "best", "replay")) else []
+        [f"strategy={strategy}"] if strategy and not preset.startswith(("dgr", "best", "dp", "replay")) else []
     )
     with initialize_config_module("gr_cli.conf", version_base="1.3"):
         others = OPTIONS if preset == "none" and strategy is None else []

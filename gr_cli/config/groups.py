@@ -66,7 +66,7 @@ CONFIG_GROUPS = (
     ConfigGroup(
         "gradient_rule",
         "What is done to the gradient of a loss before the optimiser's step.",
-        provides=("privacy", "steps"),
+        provides=("privacy", "steps", "batch_size"),
         stackable=True,
     ),
     ConfigGroup("tracker", "A tracker of experiments that losses and metrics are logged to.", affects_result=False),

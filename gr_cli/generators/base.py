@@ -72,6 +72,8 @@ class Generator(nn.Module, ABC):
             `distillation_targets` and `distillation_losses`.
         classes_are_independent: Whether a class that is fitted leaves the likelihoods of all others as they were.
         fits_classes_without_samples: Whether `fit_class` is also called for classes of a task that have no samples.
+        has_sample_gradients: Whether the gradient of a sample's loss follows from the calls of layers; not if the loss
+            itself contains gradients.
         learned_classes: bool (U,), the classes learned so far; conditional generators register it as a buffer.
     """
 
@@ -84,6 +86,7 @@ class Generator(nn.Module, ABC):
     supports_distillation: ClassVar[bool] = False
     classes_are_independent: ClassVar[bool] = True
     fits_classes_without_samples: ClassVar[bool] = False
+    has_sample_gradients: ClassVar[bool] = True
     learned_classes: Tensor
 
     @abstractmethod

@@ -12,6 +12,7 @@ from gr_cli.config.arguments import validate_arguments
 from gr_cli.errors import ConfigError
 from gr_cli.generators.class_vae import ClassVAE
 from gr_cli.generators.conv_vae import ConvVAE
+from gr_cli.nn.fused import has_hooks
 from gr_cli.nn.sample_spec import SampleSpec
 from gr_cli.types import LayerSizes, Positive, PositiveInt
 
@@ -66,7 +67,10 @@ class ClassConvVAE(ClassVAE):
     def losses(
         self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
-        if labels is None or x.device.type != "cpu" or torch._C._are_functorch_transforms_active():
+        records_calls = any(
+            map(has_hooks, self.members[0].modules())
+        )  # of layers, which then need all samples in their order
+        if labels is None or x.device.type != "cpu" or torch._C._are_functorch_transforms_active() or records_calls:
             return super().losses(objective, x, noise, labels)
         # Each VAE gets the samples of its class only. On a GPU, their number would have to be waited for.
         x, terms = self.to_members(x), dict[str, Tensor]()

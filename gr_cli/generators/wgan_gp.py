@@ -36,6 +36,7 @@ class WGANGP(Generator):
     """
 
     supports_leading_axes = True
+    has_sample_gradients = False
 
     def __init__(
         self,

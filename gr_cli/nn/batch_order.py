@@ -1,11 +1,13 @@
-"""Order of training samples: shuffled epochs, as indices."""
+"""Order of training samples, as indices: shuffled epochs, or Poisson samples."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gr_cli.nn.random_streams import RandomStreams, StreamNames
+from gr_cli.privacy.noise import uniform_numbers
 
 
 class BatchOrder:
@@ -49,3 +51,39 @@ class BatchOrder:
             remaining -= pieces[-1].shape[0]
             start += pieces[-1].shape[0]
         return torch.cat(pieces).view(count, self._batch_size)
+
+
+class PoissonOrder:
+    """Poisson samples in batches of one shape: each sample is in each batch with a probability, independently.
+
+    Args:
+        num_samples: Samples of the task.
+        batch_size: Positions of a batch. Samples that are drawn when it is full are left out.
+        rate: Probability that a sample is drawn.
+        draws: Random streams of the run.
+        task: Task, for its random stream.
+        secure: Whether samples are drawn by the operating system's generator instead of the random stream.
+    """
+
+    def __init__(
+        self, num_samples: int, batch_size: int, rate: float, draws: RandomStreams, task: int, secure: bool
+    ) -> None:
+        self._num_samples, self._batch_size, self._rate = num_samples, batch_size, rate
+        self._draws, self._task, self._secure = draws, task, secure
+
+    def block(self, iteration: int, count: int) -> tuple[Tensor, Tensor]:
+        """Indices and mask (count, batch_size) of the batches of `count` iterations from `iteration` on.
+
+        Samples come first; the mask is False at positions after them, which have the index of a sample that was not
+        drawn.
+        """
+        indices, masks = zip(*(self._batch(i) for i in range(iteration, iteration + count)), strict=True)
+        return torch.stack(indices), torch.stack(masks)
+
+    def _batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        stream = None if self._secure else self._draws.generator(StreamNames.POISSON_SAMPLES, self._task, iteration)
+        is_drawn = (uniform_numbers((self._num_samples,), stream) < self._rate).to(self._draws.device, torch.uint8)
+        mask, index = is_drawn.sort(descending=True, stable=True)
+        padding = max(0, self._batch_size - self._num_samples)
+        index, mask = (F.pad(values[: self._batch_size], (0, padding)) for values in (index, mask))
+        return index, mask.bool()

@@ -57,6 +57,7 @@ class StreamNames:
     # Training
     MEMBERSHIP_TRAINING = "membership.training"
     BATCH_ORDER = "order"
+    POISSON_SAMPLES = "poisson"
     AUGMENTATION = "augment"
     SOLVER_NOISE = "solver"
     SOLVER_GLOBAL = "global"

@@ -41,6 +41,8 @@ class Replicas(Generic[M]):
         self._architecture = self.modules[0]
         self._stacked_tensors: dict[str, Tensor] = {}
         self._methods: dict[str, _FunctionalMethod] = {}
+        self._calls_one_by_one = False
+        self.called_replica: int | None = None
         if not self._is_single:
             self._stack()
 
@@ -93,9 +95,44 @@ class Replicas(Generic[M]):
         if method not in self._methods:
             self._methods[method] = _FunctionalMethod(self._template, method)
         values = {f"module.{name}": value for name, value in self._stacked_tensors.items()}
+        if self._calls_one_by_one:
+            return self._call_one_by_one(self._methods[method], values, arguments)
         axes = tuple(0 if isinstance(argument, (Tensor, Mapping)) else None for argument in arguments)
         batched_call = vmap(self._methods[method].call, in_dims=(0, 0, *axes), randomness="error")
         return batched_call(values, self._varying, *arguments)
+
+    def _call_one_by_one(self, method: _FunctionalMethod, values: Mapping[str, Tensor], arguments: Any) -> Any:
+        results = []
+        for replica in range(len(self.modules)):
+            self.called_replica = replica
+            of_replica = unstack([dict(values), self._varying, list(arguments)], replica)
+            results.append(method.call(of_replica[0], of_replica[1], *of_replica[2]))
+        self.called_replica = None
+        return stack_states(results)
+
+    @contextmanager
+    def called_one_by_one(self) -> Iterator[None]:
+        """Within the block, networks that `torch.func` would batch are called one after the other.
+
+        Autograd then records operations of single networks. `called_replica` is the one that is being called.
+        """
+        self._calls_one_by_one = True
+        try:
+            yield
+        finally:
+            self._calls_one_by_one = False
+
+    def trained_layers(self) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
+        """The layers that are called and own parameters with gradients.
+
+        Yields:
+            A layer, and its parameters as `select_parameters` returns them, by local name.
+        """
+        for path, layer in self._template.named_modules():
+            own: dict[str, Tensor] = dict(layer.named_parameters(recurse=False))
+            if any(parameter.requires_grad for parameter in own.values()):
+                prefix = f"{path}." if path else ""
+                yield layer, {name: self._stacked_tensors.get(prefix + name, value) for name, value in own.items()}
 
     def has_native(self, method: str) -> bool:
         """Whether the networks have `method`, and calls reach it with all replicas at once."""
@@ -104,7 +141,7 @@ class Replicas(Generic[M]):
     def frozen_copy(self) -> Replicas[M]:
         """A copy in evaluation mode, without gradients."""
         frozen: Replicas[M] = Replicas.__new__(Replicas)
-        frozen.__dict__ |= self.__dict__ | {"_methods": {}}
+        frozen.__dict__ |= self.__dict__ | {"_methods": {}, "_calls_one_by_one": False}
         frozen._template = copy.deepcopy(self._template).eval().requires_grad_(False)
         frozen.modules = [frozen._template]
         if self._is_natively_batched:

@@ -6,7 +6,7 @@ common to all replicas (`active_units`, training steps) don't. A strategy never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from gr_cli.generators.base import Generator
 from gr_cli.nn.fused import Value, can_fuse, detached, differentiable
 from gr_cli.nn.fused_losses import mean_losses
 from gr_cli.nn.gradient_rules import Loss
+from gr_cli.nn.gradient_rules.base import weighted_terms
 from gr_cli.nn.layers import per_replica
 from gr_cli.nn.losses import Targets, sum_tensors
 from gr_cli.nn.random_streams import NoiseSpec, ReplicaStreams
@@ -75,6 +76,7 @@ class Batch:
             where unknown (samples of a user's loader).
         updates: Consecutive steps that train on this batch; above 1 in single-pass streams only.
         is_remainder: Whether it is the last batch of a single pass, with fewer samples than the others.
+        mask: Of Poisson samples: which positions hold one, bool (R, B); the others contribute to no loss. None: all do.
     """
 
     x: Tensor
@@ -86,6 +88,7 @@ class Batch:
     _: KW_ONLY
     updates: int = 1
     is_remainder: bool = False
+    mask: Tensor | None = None
 
     def is_last_update(self, step: TrainingStep) -> bool:
         """Whether a step is the last one on this batch."""
@@ -227,8 +230,31 @@ def logit_losses(logits: Tensor, targets: Sequence[Targets], differentiable_twic
 def weighted_loss(terms: Sequence[LossTerm], keep_graph: bool = False) -> Loss:
     """The weighted sum of terms, as the loss of a gradient rule."""
     weighted = [(term.fused_or_tensor, _weight_like(term)) for term in terms]
-    per_sample = partial(_weighted_samples, terms) if any(term.per_sample is not None for term in terms) else None
-    return Loss(None, per_sample, keep_graph, weighted)
+    others = [each for each, term in zip(weighted, terms, strict=True) if term.per_sample is None]
+    weights = [weight for (_, weight), term in zip(weighted, terms, strict=True) if term.per_sample is not None]
+    if not weights:
+        return Loss(None, None, keep_graph, weighted)
+    rest, current_weight = partial(weighted_terms, others) if others else None, sum(weights)
+    return Loss(None, partial(_weighted_samples, terms), keep_graph, weighted, rest, current_weight)
+
+
+def masked_terms(terms: Mapping[str, LossTerm], mask: Tensor | None) -> dict[str, LossTerm]:
+    """Terms without the contribution of positions that hold no sample.
+
+    Args:
+        terms: Terms of a loss by name.
+        mask: Which positions hold a sample, bool (R, B); None: all.
+    """
+    if mask is None:
+        return dict(terms)
+    counts = mask.sum(1).clamp(min=1)
+    masked = {}
+    for name, term in terms.items():
+        if term.per_sample is not None:
+            losses = (term.per_sample() if callable(term.per_sample) else term.per_sample) * mask
+            term = term.replace(value=losses.sum(1) / counts, per_sample=losses)
+        masked[name] = term
+    return masked
 
 
 def _weight_like(term: LossTerm) -> float | Tensor:
@@ -270,6 +296,8 @@ class GeneratorBatch:
         weights: Weights of the samples, (B,) or (R, B), with sum 1; None: their mean.
         labels: Labels (R, B) for conditional generators.
         distillation: Samples with a teacher's outputs, in addition to `x`; None: none.
+        num_current: Number of samples of the current task, which come first in `x`; None: unknown.
+        mask: `Batch.mask` of those; None: all positions hold a sample.
     """
 
     x: Tensor
@@ -277,3 +305,5 @@ class GeneratorBatch:
     weights: Tensor | None = None
     labels: Tensor | None = None
     distillation: GeneratorDistillation | None = None
+    num_current: int | None = None
+    mask: Tensor | None = None

@@ -94,7 +94,7 @@ class GenerativeClassifier(Strategy):
         return None
 
     def generator_batch(self, batch: Batch, step: TrainingStep) -> GeneratorBatch | None:
-        return GeneratorBatch(batch.x, step.iteration, labels=batch.y)
+        return GeneratorBatch(batch.x, step.iteration, labels=batch.y, num_current=batch.x.shape[1], mask=batch.mask)
 
     def end_task(self, context: TaskContext) -> None:
         if self.generator.closed_form:

@@ -283,7 +283,7 @@ class GenerativeReplay(ReplayStrategy):
             return batch
         generated = self._replay_of_tasks(current=True).at_step(batch.x.shape[1], step)
         assert generated.labels is not None
-        return replace(batch, x=generated.x, y=generated.labels)
+        return replace(batch, x=generated.x, y=generated.labels, mask=None)
 
     def num_steps(self, iterations: int) -> int:
         return iterations + self._schedule.generator_only_steps(iterations)
@@ -318,16 +318,17 @@ class GenerativeReplay(ReplayStrategy):
                 return None  # the first batch enters the memory after its last update
             return self._generator_memory.batch(self._replay_size(batch), step, update)
         replay = None if self.generator_per_task else self.replay(batch, step)
+        number, mask = batch.x.shape[1], batch.mask
         if replay is None:
-            return GeneratorBatch(batch.x, update, labels=y)
+            return GeneratorBatch(batch.x, update, labels=y, num_current=number, mask=mask)
         if self.generator_distillation is not None:
             teacher, weight = self.frozen_generators[0], self.generator_distillation
             distillation = GeneratorDistillation(teacher, replay.x, replay.labels, weight)
-            return GeneratorBatch(batch.x, update, labels=y, distillation=distillation)
+            return GeneratorBatch(batch.x, update, labels=y, distillation=distillation, num_current=number, mask=mask)
         x = self.current_and_replayed(batch, replay, step)
         labels = None if y is None or replay.labels is None else torch.cat([y, replay.labels], 1)
         weights = sample_weights(batch, replay, self.current_loss_weight, self.replay_loss_weight)
-        return GeneratorBatch(x, update, weights, labels)
+        return GeneratorBatch(x, update, weights, labels, num_current=number, mask=mask)
 
     def after_step(self, batch: Batch, step: TrainingStep) -> None:
         if self._generator_memory is not None and not self._schedule.generator_first:

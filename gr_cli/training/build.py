@@ -83,6 +83,7 @@ def build_learner(
         live=live,
         privacy=privacy,
         iterations=config["train"]["iterations"],
+        batch_size=config["train"]["batch_size"],
     )
 
 
@@ -127,6 +128,7 @@ def assemble_learner(
     live: LiveValue | None = None,
     privacy: PrivacySettings | None = None,
     iterations: int | None = None,
+    batch_size: int | None = None,
 ) -> Learner:
     """The learner of one replica around an existing solver, on the device of its random streams.
 
@@ -147,6 +149,7 @@ def assemble_learner(
         live: Returns objects that were passed from Python.
         privacy: Budget of the run; None: the run claims no privacy.
         iterations: Training iterations per task; None: not known in advance.
+        batch_size: Samples of the current task per iteration; None: not known in advance.
 
     Raises:
         ConfigError: Settings don't fit together.
@@ -159,13 +162,14 @@ def assemble_learner(
     optimizer = build_as(Optimizer, nodes["optimizer"], "optimizer")  # type: ignore[type-abstract]
     updates = None if iterations is None else strategy.num_generator_updates(iterations)
     privacy = None if privacy is None else privacy.share(num_private_parts(strategy))
-    own_optimizers, own_rule = _generator_training(nodes, strategy, privacy, updates)
+    provided = {"privacy": privacy, "batch_size": batch_size}
+    own_optimizers, own_rule = _generator_training(nodes, strategy, provided | {"steps": updates})
     _move_to_device(solver, strategy.generator, random_streams.device, precision == "float64")
     return Learner(
         Replicas([solver]), None if strategy.generator is None else Replicas([strategy.generator]), strategy,
         [optimizer], scenario, task_units, [random_streams], precision, augment, consolidation_schedule,
         own_optimizers,
-        build_as(GradientRule, nodes["gradient_rule"], "gradient_rule", privacy=privacy, steps=iterations),
+        build_as(GradientRule, nodes["gradient_rule"], "gradient_rule", steps=iterations, **provided),
         own_rule,
     )  # fmt: skip
 
@@ -189,14 +193,13 @@ def _move_to_device(solver: nn.Module, generator: Generator | None, device: torc
 
 
 def _generator_training(
-    nodes: Mapping[str, Any], strategy: Strategy, privacy: PrivacySettings | None, updates: int | None
+    nodes: Mapping[str, Any], strategy: Strategy, provided: Mapping[str, Any]
 ) -> tuple[list[Optimizer] | None, GradientRule | None]:
     """The generator's own optimizer, as that of one replica, and gradient rule; None where it uses the solver's."""
     node = nodes["generator"]
     optimizer = _generator_component("optimizer", Optimizer, node, strategy)  # type: ignore[type-abstract]
-    provided = {"privacy": privacy, "steps": updates}
     rule = _generator_component("gradient_rule", GradientRule, node, strategy, **provided)
-    if rule is None and privacy is not None and updates:
+    if rule is None and provided["privacy"] is not None and provided["steps"]:
         # A private rule is calibrated to the number of its steps, which is not that of the solver's.
         rule = build_as(GradientRule, nodes["gradient_rule"], "gradient_rule", **provided)
     return None if optimizer is None else [optimizer], rule

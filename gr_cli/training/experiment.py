@@ -28,6 +28,7 @@ from gr_cli.system.memory import out_of_memory_as, total_memory
 from gr_cli.training.build import build_learner
 from gr_cli.training.learner import Learner
 from gr_cli.training.live_networks import check_own_model
+from gr_cli.training.private_steps import check_private_steps
 from gr_cli.training.private_training import check_private_benchmark, check_private_components
 from gr_cli.training.single_pass import check_single_pass
 from gr_cli.training.stages import Stage, build_stages, iterations_by_task
@@ -192,8 +193,10 @@ def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
     if config["train"]["batch_size"] == 1 and any(isinstance(m, nn.BatchNorm2d) for m in learner.solver.modules()):
         raise ConfigError("train.batch_size", 1, "batch statistics need more than one sample", "try model.norm=group")
     stages = build_stages(benchmark, task_units, learner, config["train"])
+    sizes = [len(stage.train) for stage in stages]
     if config["train"]["online"]:
-        check_single_pass(config, learner, [len(stage.train) for stage in stages])
+        check_single_pass(config, learner, sizes)
+    check_private_steps(config, learner, sizes)
     ledger = None if privacy is None else Ledger(privacy)
     return Experiment(
         settings, benchmark, task_units, learner, stages, threads, hash_of_samples, class_size, ledger=ledger

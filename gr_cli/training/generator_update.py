@@ -13,6 +13,7 @@ from torch import Tensor
 from gr_cli.generators.base import Generator
 from gr_cli.nn.fused import Value, detached, fused_values
 from gr_cli.nn.gradient_rules import GradientRule, GradientStep, Loss
+from gr_cli.nn.gradient_rules.base import weighted_terms
 from gr_cli.nn.losses import sum_tensors, weighted_sum
 from gr_cli.nn.random_streams import ReplicaStreams
 from gr_cli.nn.replicas import Replicas
@@ -77,13 +78,15 @@ class GeneratorUpdate:
             specs = self._generators.noise_specs("training_noise", batch.x.shape[1])
             key = self._optimizer_name(name)
             noise = self._streams.noise_at(specs, key, task, batch.update)
-            values, loss = self._loss(name, batch, noise)
-            if batch.distillation is not None:
-                distilled = self._distillation_losses(batch.distillation, key, task, batch.update)
-                terms = [*loss.terms, *((value, batch.distillation.weight) for value in distilled.values())]
-                loss = Loss(None, loss.per_sample, terms=terms)
-                values |= {term: value.detach() for term, value in distilled.items()}
             rule, optimizer = self.gradient_rules[key], self.functional_optimizers[key]
+            with rule.recording(self._generators):
+                values, loss = self._loss(name, batch, noise)
+                if batch.distillation is not None:
+                    distilled = self._distillation_losses(batch.distillation, key, task, batch.update)
+                    terms = [(value, batch.distillation.weight) for value in distilled.values()]
+                    rest = partial(weighted_terms, terms)
+                    loss = Loss(None, loss.per_sample, terms=[*loss.terms, *terms], rest=rest)
+                    values |= {term: value.detach() for term, value in distilled.items()}
             step = GradientStep(key, task, batch.update, self._streams)
             optimizer.step(rule.gradients(loss, optimizer.parameters, step), learning_rate)
             losses |= values | gradient_metrics(key, rule)
@@ -104,18 +107,19 @@ class GeneratorUpdate:
         plain_terms = partial(self._generators.call, "losses", name, batch.x, noise, *labels)
         rule = self.gradient_rules[self._optimizer_name(name)]
         fused = None
-        if not rule.differentiates_twice and self._generators.has_native("fused_losses"):
+        if not rule.differentiates_twice and batch.mask is None and self._generators.has_native("fused_losses"):
             weights = None if batch.weights is None else batch.weights.expand(batch.x.shape[:2])
             fused = self._generators.call("fused_losses", name, batch.x, noise, batch.labels, weights)
         values: dict[str, Value]
         if fused is not None:
             values = dict(zip(fused.names, fused_values(fused), strict=True))
-            per_sample = partial(_computed_per_sample_loss, plain_terms, batch.weights)
+            contributions = partial(_contributions, plain_terms, batch.weights)
         else:
             terms = plain_terms()
-            values = {term: weighted_sum(value, batch.weights) for term, value in terms.items()}
-            per_sample = partial(_per_sample_loss, terms, batch.weights)
-        loss = Loss(None, per_sample, terms=[(value, 1.0) for value in values.values()])
+            weights = batch.weights if batch.mask is None else _masked_weights(batch)
+            values = {term: weighted_sum(value, weights) for term, value in terms.items()}
+            contributions = partial(_contributions, lambda: terms, batch.weights)
+        loss = _split_loss(batch, contributions, [(value, 1.0) for value in values.values()])
         return {term: detached(value) for term, value in values.items()}, loss
 
     def _distillation_losses(
@@ -141,14 +145,47 @@ class GeneratorUpdate:
         return self.step(GeneratorBatch(batch.x, update, labels=labels), task, learning_rate)
 
 
-def _per_sample_loss(terms: Mapping[str, Tensor], weights: Tensor | None) -> Tensor:
+def _contributions(terms: Callable[[], Mapping[str, Tensor]], weights: Tensor | None) -> Tensor:
     """Contribution (R, B) of each sample to the loss of an objective, from its terms (R, B)."""
-    values = sum_tensors(list(terms.values()))
+    values = sum_tensors(list(terms().values()))
     return values / values.shape[1] if weights is None else values * weights
 
 
-def _computed_per_sample_loss(terms: Callable[[], Mapping[str, Tensor]], weights: Tensor | None) -> Tensor:
-    return _per_sample_loss(terms(), weights)
+def _masked_weights(batch: GeneratorBatch) -> Tensor:
+    """Weights (R, B) that leave out positions without a sample, and give theirs to the other current samples."""
+    assert batch.mask is not None
+    replicas, size = batch.x.shape[:2]
+    weights = batch.x.new_full((replicas, size), 1.0 / size) if batch.weights is None else batch.weights.clone()
+    number = batch.mask.shape[1]
+    weights[:, :number] *= batch.mask * (number / batch.mask.sum(1, keepdim=True).clamp(min=1))
+    return weights
+
+
+def _split_loss(
+    batch: GeneratorBatch, contributions: Callable[[], Tensor], terms: Sequence[tuple[Value, float]]
+) -> Loss:
+    """The loss of an objective, with the parts of current samples and, as the rest, that of replayed ones.
+
+    Args:
+        batch: The samples.
+        contributions: Computes the part (R, B) of each of them.
+        terms: Values (R,) and their weights.
+    """
+    number = batch.num_current
+    if number is None:
+        return Loss(None, contributions, terms=terms)
+
+    def per_sample() -> Tensor:
+        current = contributions()[:, :number]
+        return current if batch.mask is None else current * batch.mask
+
+    has_rest = number < batch.x.shape[1]
+    weights = None if batch.weights is None else batch.weights.expand(batch.x.shape[:2])
+    current_weight = 1.0 if weights is None else weights[:, :number].sum(1)
+    return Loss(
+        None, per_sample, terms=terms, rest=(lambda: contributions()[:, number:].sum(1)) if has_rest else None,
+        current_weight=current_weight,
+    )  # fmt: skip
 
 
 def gradient_metrics(name: str, rule: GradientRule) -> dict[str, Tensor]:

@@ -24,7 +24,15 @@ from gr_cli.nn.replicas import Replicas, stack_states, unstack
 from gr_cli.optimizers import FunctionalOptimizer, Optimizer
 from gr_cli.scenario import Scenario
 from gr_cli.strategies.base import Strategy
-from gr_cli.strategies.context import Batch, SamplePass, State, TaskContext, TrainingStep, weighted_loss
+from gr_cli.strategies.context import (
+    Batch,
+    SamplePass,
+    State,
+    TaskContext,
+    TrainingStep,
+    masked_terms,
+    weighted_loss,
+)
 from gr_cli.system.timer import Timer
 from gr_cli.training.generator_update import GeneratorUpdate, generator_learning_rate, gradient_metrics
 from gr_cli.training.penalized_update import PenalizedUpdate
@@ -233,10 +241,12 @@ class Learner:
 
     def _step_solver(self, batch: Batch, step: TrainingStep, iteration: int) -> Losses:
         """One step on the strategy's loss: gradients, projection (A-GEM), weight penalty, optimizer steps."""
-        with self._seeded_global_stream(step.task, step.iteration):
+        recording = self.gradient_rules["solver"].recording(self.solvers)
+        with self._seeded_global_stream(step.task, step.iteration), recording:
             twice = self.gradient_rules["solver"].differentiates_twice
             forward = TrainingForward(self.solvers, self.streams, self.augment, self._solver_takes_noise, step, twice)
             terms = self.strategy.loss(forward, batch, step)
+            terms = masked_terms(terms, batch.mask if self.strategy.solver_reads_samples else None)
         losses = {name: detached(term.fused_or_tensor) for name, term in terms.items()}
         constraints = [term.replace(weight=1.0) for term in terms.values() if term.is_constraint]
         minimised = [term for term in terms.values() if not term.is_constraint]

@@ -38,7 +38,12 @@ def stack_learners(experiments: Sequence[Experiment]) -> Learner:
     _with_attributes(strategy, varying("strategy"))
     generator_rule = first.generator_gradient_rule
     if generator_rule is not None:
-        values = varying("gradient_rule", [inner["gradient_rule"] for _, inner in split])
+        # Without one of its own, a generator has the settings of the solver's rule.
+        nodes = [
+            inner.get("gradient_rule", config["gradient_rule"])
+            for (_, inner), config in zip(split, configs, strict=True)
+        ]
+        values = varying("gradient_rule", nodes)
         generator_rule = _with_attributes(copy.copy(generator_rule), values)
     generators = [learner.generator for learner in learners if learner.generator is not None]
     return Learner(

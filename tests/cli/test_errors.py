@@ -16,6 +16,7 @@ from helpers.situations_api import API
 from helpers.situations_audit import AUDITS
 from helpers.situations_commands import COMMANDS
 from helpers.situations_data import DATA
+from helpers.situations_dp_sgd import DP_SGD
 from helpers.situations_features import FEATURES
 from helpers.situations_forgetting import FORGETTING
 from helpers.situations_privacy import PRIVACY
@@ -27,7 +28,21 @@ from helpers.situations_tables import TABLES
 
 ENTRIES = [
     (file, entry)
-    for table in (API, AUDITS, COMMANDS, DATA, FEATURES, FORGETTING, PRIVACY, PYTHON, RUNS, REPORT, SEARCHES, TABLES)
+    for table in (
+        API,
+        AUDITS,
+        COMMANDS,
+        DATA,
+        DP_SGD,
+        FEATURES,
+        FORGETTING,
+        PRIVACY,
+        PYTHON,
+        RUNS,
+        REPORT,
+        SEARCHES,
+        TABLES,
+    )
     for file, entries in table.items()
     for entry in entries
 ]
