@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gr_cli.python.start import run as run
     from gr_cli.python.start import sweep as sweep
     from gr_cli.python.sweep_result import Sweep as Sweep
+    from gr_cli.runner.released import Release as Release
+    from gr_cli.runner.released import load_release as load_release
     from gr_cli.training.trainer import ContinualTrainer as ContinualTrainer
 
 # Loaded on first use: torch costs seconds, and the command line's help needs none of it.
@@ -28,12 +30,14 @@ _HOME = {
     "ContinualTrainer": "gr_cli.training.trainer",
     "ConvVAE": "gr_cli.generators",
     "GrError": "gr_cli.errors",
+    "Release": "gr_cli.runner.released",
     "Run": "gr_cli.python.run_result",
     "SimpleMLP": "gr_cli.models",
     "Sweep": "gr_cli.python.sweep_result",
     "VAE": "gr_cli.generators",
     "load_evaluations": "gr_cli.python.many_runs",
     "load_histories": "gr_cli.python.many_runs",
+    "load_release": "gr_cli.runner.released",
     "load_results": "gr_cli.python.many_runs",
     "load_run": "gr_cli.python.run_result",
     "load_tables": "gr_cli.python.many_runs",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gr_cli.cli.folder_commands import FILE, FOLDER_COMMANDS, FolderCommand
+from gr_cli.cli.folder_commands import FILE, FOLDER, FOLDER_COMMANDS, FolderCommand
 from gr_cli.cli.help import format_value
 from gr_cli.cli.overrides import split_config_dirs
 from gr_cli.config.options import ALL_GROUPS, Options, Setting
@@ -51,7 +51,9 @@ def complete(line: str) -> list[str]:
         return [f"{sign}{each}" for each in _names(options, _choices(arguments), name)]
     done, comma, last = value.rpartition(",")
     if (command := _folder_command(arguments)) is not None:
-        return [f"{name}={each}" for each in _paths(value)] if command.arguments.get(name) == FILE else []
+        example = command.arguments.get(name)
+        paths = _paths(value, folders_only=example == FOLDER) if example in (FILE, FOLDER) else []
+        return [f"{name}={path}" for path in paths]
     values = [each for each in _values(options, _choices(arguments), name, last) if each not in done.split(",")]
     return [f"{sign}{name}={done}{comma}{each}" for each in values]
 

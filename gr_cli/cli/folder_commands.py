@@ -17,7 +17,8 @@ from gr_cli.system.process import import_torch, resume_garbage_collection
 if TYPE_CHECKING:
     from gr_cli.config.settings import Settings
 
-FILE = "FILE"  # as the example of an argument: the name of a file
+# As the example of an argument: the name of a file, or of a folder.
+FILE, FOLDER = "FILE", "FOLDER"
 Train = Callable[["Settings", Path], object]  # trains a run in its folder
 
 
@@ -45,7 +46,8 @@ class FolderCommand:
     Attributes:
         meaning: What it does, for the help page.
         execute: Executes a call; returns the exit code.
-        arguments: What the command accepts beside the folder: an example of each argument by name, FILE for files.
+        arguments: What the command accepts beside the folder: an example of each argument by name, FILE for files and
+            FOLDER for folders.
     """
 
     meaning: str
@@ -90,7 +92,7 @@ def _parse_folder_command(name: str, command: FolderCommand, argv: list[str], tr
         key, equals, value = word.partition("=")
         if equals and key in command.arguments and key not in arguments:
             # The command is executed in the directory in which the run was started.
-            arguments[key] = str(Path(value).absolute()) if command.arguments[key] == FILE else value
+            arguments[key] = str(Path(value).absolute()) if command.arguments[key] in (FILE, FOLDER) else value
         else:
             others.append(word)
     if others:
@@ -169,6 +171,15 @@ def _forget(call: Call) -> int:
     return 0
 
 
+def _release(call: Call) -> int:
+    """`gr-run release=<folder> to=<new folder>`: write what the claim of privacy covers to a new folder."""
+    from gr_cli.runner.release import release
+
+    to = call.arguments.get("to")
+    print("\n".join(map(one_line, release(call.path, None if to is None else Path(to), call.trust).lines)))
+    return 0
+
+
 FOLDER_COMMANDS = {
     "resume": FolderCommand("continue an interrupted run", _resume),
     "verify": FolderCommand("repeat a run and compare", _verify),
@@ -177,4 +188,5 @@ FOLDER_COMMANDS = {
         _forget,
         {"classes": "[3,7]", "tasks": "[2]", "samples": FILE, "label": "3"},
     ),
+    "release": FolderCommand("write what its ε covers", _release, {"to": FOLDER}),
 }

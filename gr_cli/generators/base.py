@@ -353,19 +353,21 @@ class Ensemble(GeneratorWithoutObjectives):
         self.spec = members[0].spec
         self.conditional = all(member.conditional for member in members)
 
-    def _members(self) -> list[Generator]:
+    @property
+    def generators(self) -> list[Generator]:
+        """The generators."""
         return [member for member in self.members if isinstance(member, Generator)]
 
     def latent_noise(self, num_samples: int) -> dict[str, NoiseSpec]:
         numbers = self._samples_per_member(num_samples)
-        noises = [member.latent_noise(number) for member, number in zip(self._members(), numbers, strict=True)]
+        noises = [member.latent_noise(number) for member, number in zip(self.generators, numbers, strict=True)]
         return {f"{i}.{name}": noise for i, of_member in enumerate(noises) for name, noise in of_member.items()}
 
     def balanced_labels(self, num_samples: int) -> Tensor | None:
         if not self.conditional:
             return None
-        labels = torch.empty(num_samples, dtype=torch.long, device=self._members()[0].learned_classes.device)
-        for i, (member, number) in enumerate(zip(self._members(), self._samples_per_member(num_samples), strict=True)):
+        labels = torch.empty(num_samples, dtype=torch.long, device=self.generators[0].learned_classes.device)
+        for i, (member, number) in enumerate(zip(self.generators, self._samples_per_member(num_samples), strict=True)):
             labels[i :: len(self.members)] = cast(Tensor, member.balanced_labels(number))
         return labels
 
@@ -374,7 +376,7 @@ class Ensemble(GeneratorWithoutObjectives):
 
     def decode(self, latent: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor:
         decoded = []
-        for i, member in enumerate(self._members()):
+        for i, member in enumerate(self.generators):
             noises = {name.split(".", 1)[1]: noise for name, noise in latent.items() if name.startswith(f"{i}.")}
             num_samples = len(next(iter(noises.values())))
             member_labels = member.balanced_labels(num_samples) if labels is None else labels[i :: len(self.members)]

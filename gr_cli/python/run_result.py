@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gr_cli.results.frames import DataFrame
     from gr_cli.runner.forget import Forgotten
     from gr_cli.runner.load import Networks
+    from gr_cli.runner.released import Release
 
 _MAX_SHOWN_TASKS = 12  # of a matrix that is shown in full
 
@@ -179,6 +180,26 @@ class Run:
         result = forget(self.folder, selection, settings=self._full_settings())
         self.__dict__.pop("_networks", None)  # the cached ones
         return result
+
+    def release(self, to: str | Path | None = None) -> Release:
+        """Write what the run's claim of privacy covers to a new folder, as `gr-run release=` does.
+
+        Args:
+            to: The new folder; None: beside that of the run.
+
+        Returns:
+            The release, as `gr_cli.load_release` loads it.
+
+        Raises:
+            ConfigError: The run claims no privacy.
+            FolderError: It is not finished, its claim is void, or the new folder exists.
+        """
+        from gr_cli.runner.release import release
+        from gr_cli.runner.released import Release
+
+        settings = self._full_settings()
+        released = release(self.folder, None if to is None else Path(to), settings=settings)
+        return Release(released.folder, foreign_targets(settings.config))
 
     # --- figures
 

@@ -17,6 +17,7 @@ from gr_cli.config.override_text import override_of
 from gr_cli.config.settings import Settings, flatten, short_hash
 from gr_cli.privacy.claims import ADJACENCY, guarantee
 from gr_cli.results.folder import HEARTBEAT_SECONDS
+from gr_cli.results.not_covered import NOT_COVERED
 from gr_cli.training.experiment import Experiment
 
 # Environment variables by which matrix libraries use fewer instructions than the processor has.
@@ -74,6 +75,8 @@ def privacy_provenance(experiment: Experiment) -> dict[str, dict[str, Any]]:
             "secure": privacy.secure,
             "spent_epsilon": spent.epsilon,
             "spent_delta": spent.delta,
+            "covered": "the files that gr-run release=<run> writes",
+            "not_covered": dict(NOT_COVERED),
         }
     }
 

@@ -20,8 +20,10 @@ from gr_cli.results.folder import RunFolder
 from gr_cli.results.forgotten import notices
 from gr_cli.results.stored_config import check_code, check_trust, stored_settings
 from gr_cli.runner.checkpoints import check_identity
+from gr_cli.runner.load import load_state
 from gr_cli.runner.provenance import processor
 from gr_cli.runner.run import run_together
+from gr_cli.runner.verify_secure import NOT_REPEATABLE, is_repeatable, stored_consistency
 from gr_cli.system.reading import MAX_TABLE_BYTES, read_text
 from gr_cli.training.observer import RunObserver
 
@@ -45,7 +47,8 @@ def verify(path: Path, observer: RunObserver, trust: Collection[str] = ()) -> Ve
 
     The run is repeated as it was trained: with the same number of threads, and in a group with the same other runs.
     If that is impossible here (another processor, other versions, too little memory), tables that differ only in
-    numbers are undecided, and the largest difference is reported.
+    numbers are undecided, and the largest difference is reported. A run with noise of the operating system's generator
+    can't be repeated anywhere: its tables are compared with its checkpoint, and its ledger with its claim.
 
     Args:
         path: Folder of the run.
@@ -58,6 +61,8 @@ def verify(path: Path, observer: RunObserver, trust: Collection[str] = ()) -> Ve
     settings, folder = stored_settings(path, trust), RunFolder(path)
     check_code(path, settings)
     trained = _training_provenance(settings, folder)
+    if not is_repeatable(settings):
+        return _verify_stored(settings, folder)
     with TemporaryDirectory(prefix="gr-verify-") as temporary:
         jobs, index = _runs_of_program(settings, trained, folder, trust)
         obstacles = [] if trained["width"] else [f"it was trained in more than one way ({trained['mode']})"]
@@ -79,6 +84,14 @@ def verify(path: Path, observer: RunObserver, trust: Collection[str] = ()) -> Ve
             UNDECIDED, [*lines, f"agrees within {deviation:.6g}; not repeated exactly: {obstacles[0]}"]
         )
     return VerificationResult(DIFFERENT, [*lines, "NOT the same" + _possible_causes(before | trained, now)])
+
+
+def _verify_stored(settings: Settings, folder: RunFolder) -> VerificationResult:
+    lines, is_consistent = stored_consistency(settings, folder, load_state(settings, folder))
+    lines += notices((folder.status() or {}).get("forgotten", []))
+    if not is_consistent:
+        return VerificationResult(DIFFERENT, [*lines, f"NOT consistent, and {NOT_REPEATABLE}"])
+    return VerificationResult(UNDECIDED, [*lines, f"consistent, but {NOT_REPEATABLE}"])
 
 
 def _training_provenance(settings: Settings, folder: RunFolder) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from helpers.situations_features import FEATURES
 from helpers.situations_forgetting import FORGETTING
 from helpers.situations_privacy import PRIVACY
 from helpers.situations_python import PYTHON
+from helpers.situations_release import RELEASES
 from helpers.situations_report import REPORT
 from helpers.situations_runs import RUNS
 from helpers.situations_search import SEARCHES
@@ -38,6 +39,7 @@ ENTRIES = [
         FORGETTING,
         PRIVACY,
         PYTHON,
+        RELEASES,
         RUNS,
         REPORT,
         SEARCHES,

@@ -37,7 +37,10 @@ INLINE = [(guide, line) for guide, text in GUIDES.items() for line in inline_com
 # Words after which nothing is composed: help, a composed configuration, completion.
 DISPLAY = {"--help", "--cfg", "--version", "-sc"}
 SEARCH = "hydra/sweeper=optuna"
-FOLDER_WORDS = ("resume=", "verify=", "forget=")
+FOLDER_WORDS = ("resume=", "verify=", "forget=", "release=")
+# Fixtures with the folder of a run for a command; others take any finished one.
+FOLDERS = {"forget": "folder_by_class", "release": "folder_with_budget"}
+WITH_BUDGET = ("strategy=generative_classifier", "generator=private_gaussian", "privacy.epsilon=1", "threads=1")
 # -> extra that installs it
 OTHER_PROGRAMS = {"ray": "ray", "tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 
@@ -95,6 +98,12 @@ def folder_by_class(made):
     return made("strategy=ncm", "strategy.arithmetic=fixed_point", "train.iterations=1", "threads=1")
 
 
+@pytest.fixture
+def folder_with_budget(made):
+    """The folder of a finished run with a budget of privacy."""
+    return made(*WITH_BUDGET)
+
+
 def check_command(words, gr_run, gr_report, request, run):
     """Run a command of a guide, or compose it."""
     program, *rest = words
@@ -108,8 +117,9 @@ def check_command(words, gr_run, gr_report, request, run):
         assert code == 0, err
         return
     if rest and rest[0].startswith(FOLDER_WORDS):
-        folder = request.getfixturevalue("folder_by_class" if rest[0].startswith("forget=") else "folder")
-        rest = [rest[0].partition("=")[0] + f"={folder}", *rest[1:]]
+        command = rest[0].partition("=")[0]
+        folder = request.getfixturevalue(FOLDERS.get(command, "folder"))
+        rest = [f"{command}={folder}", *rest[1:]]
     elif DISPLAY & set(rest):
         pass
     elif run and can_run(rest):
@@ -194,6 +204,9 @@ def test_python_examples_run(guide, gr_run, own_files):
     examples = [code for code in blocks(GUIDES[guide], "python") if not is_file(code)]
     if any("load_run(" in code or "outputs" in code for code in examples):
         assert gr_run("strategy=finetune", *SHORT)[0] == 0
+    if any("load_release(" in code for code in examples):
+        assert gr_run(*WITH_BUDGET, "hydra.run.dir=private")[0] == 0
+        assert gr_run("release=private", "to=released")[0] == 0
     scope: dict[str, object] = {
         "x": torch.randint(0, 256, (40, 28, 28), dtype=torch.uint8),
         "y": torch.arange(40) % 4,

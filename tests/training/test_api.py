@@ -251,8 +251,8 @@ def test_invalid_data_raises():
 
 def test_public_api():
     assert gr_cli.__all__ == [
-        "ContinualTrainer", "ConvVAE", "GrError", "Run", "SimpleMLP", "Sweep", "VAE", "load_evaluations",
-        "load_histories", "load_results", "load_run", "load_tables", "run", "sweep", "__version__",
+        "ContinualTrainer", "ConvVAE", "GrError", "Release", "Run", "SimpleMLP", "Sweep", "VAE", "load_evaluations",
+        "load_histories", "load_release", "load_results", "load_run", "load_tables", "run", "sweep", "__version__",
     ]  # fmt: skip
     assert all(hasattr(gr_cli, name) for name in gr_cli.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
