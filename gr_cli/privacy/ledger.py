@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,13 @@ class Ledger:
 
     def _append(self, entries: Sequence[Mapping[str, Any]]) -> None:
         if entries and self._path is not None:
+            is_new = not self._path.exists()
             with self._path.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(entry) + "\n" for entry in entries)
                 file.flush()
                 os.fsync(file.fileno())
+            if is_new:
+                _sync_folder(self._path.parent)
         for entry in entries:
             self._add(entry)
 
@@ -118,6 +122,16 @@ class Ledger:
         self._stopped_at = None if stopped_at is None else (int(stopped_at[0]), int(stopped_at[1]))
         if "access" in entry:
             self.accesses.append(Access(**{**entry["access"], "classes": tuple(entry["access"]["classes"])}))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the name of a new file to the disk, where a folder can be opened."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _complete_lines(path: Path) -> list[bytes]:

@@ -88,6 +88,25 @@ def test_one_sample_changes_the_sum_by_at_most_the_norm(samples):
     assert float(change.norm()) * rule.expected_batch_size == pytest.approx(0.3, rel=1e-6)
 
 
+def test_one_sample_changes_the_sum_by_at_most_the_norm_in_bfloat16_too():
+    torch.manual_seed(0)
+    network, mask = Linear(100, 50), torch.ones(1, 400)
+    x = torch.randn(1, 1, 100) + 0.3 * torch.randn(1, 400, 100)  # gradients that add up: rounding grows with the sum
+
+    def clipped_sum(mask):
+        rule = silent(rule_of(max_norm=1.0))
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            values = gradients_of(rule, Replicas([network]), x, mask)
+        return torch.cat([value.flatten().double() for value in values]) * rule.expected_batch_size
+
+    total = clipped_sum(mask)
+    assert total.norm() > 200
+    for sample in (0, 399):
+        others = mask.clone()
+        others[0, sample] = 0
+        assert float((total - clipped_sum(others)).norm()) < 1.001
+
+
 def test_noise_has_the_deviation_that_is_accounted_for():
     network = Linear(100, 50).double()
     rule = rule_of(max_norm=0.4)

@@ -81,7 +81,10 @@ def test_an_entry_is_on_the_disk_when_the_access_begins(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda file: synced.append((tmp_path / FILE_NAME).read_text(encoding="utf-8")))
     Ledger(SEEDED, tmp_path).record([ACCESS])
-    (text,) = synced
+    text, of_folder = synced
+    assert of_folder == text  # the name of the new file, too
+    Ledger(SEEDED, tmp_path).record([replace(ACCESS, task=1)])
+    assert len(synced) == 3
     assert '"noise_multiplier": 4.0' in text and text.endswith("\n")
 
 

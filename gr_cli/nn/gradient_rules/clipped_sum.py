@@ -34,6 +34,9 @@ class _Block:
 class ClippedGradients:
     """Gradients of B samples of R replicas, clipped over all parameters together.
 
+    Norms and sums have at least single precision, also where networks are called in bfloat16: a sum that is rounded to
+    bfloat16 can change by more than the largest norm if one sample is added.
+
     Args:
         losses: Losses (R, B) of the samples, computed by `calls`, in which the samples come first.
         calls: The calls of layers that computed them.
@@ -53,15 +56,24 @@ class ClippedGradients:
         for call, gradient in zip(calls, gradients, strict=True):
             if gradient is None:
                 continue
-            x, gradient = self._of_samples(call, call.x), self._of_samples(call, gradient)
-            for name, values in sample_gradients(call.layer, call.own_parameters, x, gradient).items():
+            x, gradient = (_at_least_single(self._of_samples(call, values)) for values in (call.x, gradient))
+            with self._full_precision():
+                by_name = sample_gradients(call.layer, call.own_parameters, x, gradient)
+            for name, values in by_name.items():
                 if name in call.parameters and id(call.parameters[name]) in positions:
                     blocks.setdefault((positions[id(call.parameters[name])], call.replica), []).append(values)
         self._blocks = [_Block(*key, join_calls(values)) for key, values in blocks.items()]
 
+    def _full_precision(self) -> torch.autocast:
+        return torch.autocast(self._losses.device.type, enabled=False)
+
     @property
     def norms(self) -> Tensor:
         """Euclidean norms (R, B) over all parameters."""
+        with self._full_precision():
+            return self._norms()
+
+    def _norms(self) -> Tensor:
         squares = []
         for replica in range(self._replicas):
             own = [b for b in self._blocks if b.replica == replica]
@@ -70,10 +82,14 @@ class ClippedGradients:
         by_replica = [value for value in squares if value is not None]
         parts = [torch.stack(by_replica)] if by_replica else []
         parts += [sum_tensors(common).view(self._replicas, -1)] if common else []
-        return sum_tensors(parts).sqrt()
+        return sum_tensors(parts).clamp(min=0).sqrt()  # rounding may make the square of a tiny norm negative
 
     def weighted_sum(self, weights: Tensor) -> list[Tensor | None]:
         """The sum over samples under weights (R, B), shaped as the parameters; None where no loss depends on one."""
+        with self._full_precision():
+            return self._weighted_sum(weights)
+
+    def _weighted_sum(self, weights: Tensor) -> list[Tensor | None]:
         sums: list[Tensor | None] = [None] * len(self._parameters)
         for block in self._blocks:
             parameter = self._parameters[block.position]
@@ -132,6 +148,10 @@ class ClippedGradients:
         for call, gradient in zip(calls, gradients, strict=True):
             if gradient is not None and self._of_samples(call, gradient).any():
                 raise _refusal("a loss on current samples is not one of single samples")
+
+
+def _at_least_single(values: Tensor) -> Tensor:
+    return values.float() if values.is_floating_point() and values.element_size() < 4 else values
 
 
 def _flat(gradients: Sequence[Any]) -> Tensor:
