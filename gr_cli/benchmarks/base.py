@@ -275,6 +275,8 @@ class Benchmark:
         files: Which files were read, where a source reads several layouts; else empty.
         classes_follow_labels: Whether the classes are those that occur among the labels, and no list that is known
             without the data.
+        format_follows_samples: Settings of the source, by name, whose values are chosen by the samples, such as a
+            common size of images.
     """
 
     tasks: tuple[Task, ...]
@@ -284,6 +286,7 @@ class Benchmark:
     stores_raw_samples: bool = False
     files: str = ""
     classes_follow_labels: bool = False
+    format_follows_samples: tuple[str, ...] = ()
 
     @property
     def class_counts(self) -> list[int]:

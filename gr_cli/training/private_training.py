@@ -29,6 +29,11 @@ def check_private_benchmark(benchmark: Benchmark, privacy: PrivacySettings) -> N
             "the list of classes follows from the labels in the data, and a class would reveal its samples",
             "use a source with a list of classes, such as folders of images or a data set of torchvision",
         )
+    if chosen := benchmark.format_follows_samples:
+        names = ", ".join(f"benchmark.source.{name}" for name in chosen)
+        raise ConfigError(
+            "privacy.epsilon", epsilon, "one sample could change the format of all, which is released", f"set {names}"
+        )
     stored = (SharedFit("the frozen features contain training samples"),) if benchmark.stores_raw_samples else ()
     for fit in (*stored, *benchmark.shared_fits):
         remedy = fit.remedy or "use features or scales that no sample of the stream decides"

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from gr_cli.benchmarks import Digits
 from gr_cli.benchmarks.sources.base import Dataset
+from helpers.image_files import folder
 from helpers.interruption import StopAt, only_run
 from helpers.situations import Hands, Situation, Table, of_vectors, typed
 
@@ -42,6 +43,12 @@ def equal_samples(*rows: int) -> Situation:
     return do
 
 
+def of_images(hands: Hands) -> object:
+    """Call `gr-run` with a budget on a folder of images, whose size is the most frequent one."""
+    folder()
+    return hands.gr_run("benchmark=image_folder", "benchmark.source.path=images", *MEANS.split())
+
+
 def killed(harm: str) -> Situation:
     """Resume a run with noise of the system that was killed, or one whose ledger was changed."""
 
@@ -76,6 +83,7 @@ PRIVACY: Table = {
     ],
     "training/private_training.py": [
         ("the list of classes follows from the labels", of_vectors(f"{MEANS}")),
+        ("one sample could change the format", of_images),
         ("no budget pays for this", means(COMPONENTS)),
         ("tasks exchange samples", means("benchmark.task_overlap=0.1")),
         ("tasks repeat the classes", means("benchmark.repetitions=2")),

@@ -28,6 +28,8 @@ class Dataset:
         files: Which files were read, where a source reads several layouts; else empty.
         classes_follow_labels: Whether `classes` are those that occur among the labels, and no list that is known
             without the data.
+        format_follows_samples: Settings of the source, by name, whose values are chosen by the samples, such as a
+            common size of images.
     """
 
     train: Samples
@@ -38,6 +40,7 @@ class Dataset:
     extraction: ExtractionCosts | None = None
     files: str = ""
     classes_follow_labels: bool = False
+    format_follows_samples: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -112,7 +112,10 @@ class ImageFolder:
         self.cache_name = str((self.root, decoding, test_share, test_seed, skip_broken))
 
     def load(self) -> Dataset:
-        return load_image_folder(list_images(self.root, self.location), self._settings, self.location)
+        data = load_image_folder(list_images(self.root, self.location), self._settings, self.location)
+        decoding = self._settings.decoding
+        chosen = {"size": decoding.size is None, "mode": decoding.mode == "auto", "bits": decoding.bits is None}
+        return replace(data, format_follows_samples=tuple(name for name, is_chosen in chosen.items() if is_chosen))
 
 
 # Data sets by the name of their cached array and the settings of their split; shared by the runs of a sweep.

@@ -69,7 +69,7 @@ def split(
     stores_raw_samples = features is not None and features.stores_raw_samples
     return Benchmark(
         tuple(tasks), data.spec, data.shared_fits, data.extraction, stores_raw_samples, data.files,
-        data.classes_follow_labels,
+        data.classes_follow_labels, data.format_follows_samples,
     )  # fmt: skip
 
 

@@ -68,5 +68,5 @@ def transformed_tasks(
     ]
     return Benchmark(
         tuple(tasks), replace(data.spec, shape=shape), data.shared_fits, files=data.files,
-        classes_follow_labels=data.classes_follow_labels,
+        classes_follow_labels=data.classes_follow_labels, format_follows_samples=data.format_follows_samples,
     )  # fmt: skip

@@ -155,6 +155,8 @@ def _compare_batched_losses(first: Experiment, pair: Sequence[Settings]) -> tupl
     learner, unknown = first.learner, MemoryModel(0, 0)
     if learner.consolidation_schedule is not None:
         return "task-free runs can't be compared in a few steps", unknown
+    if first.privacy is not None and first.privacy.secure:
+        return "a trial would read samples with noise that is not that of the run (privacy.secure=true)", unknown
     for name, module in _named_modules(learner):
         if isinstance(module, _NormBase) and module.track_running_stats:
             return f"{type(module).__name__} `{name}` keeps running statistics", unknown
