@@ -62,7 +62,9 @@ class PoissonOrder:
         rate: Probability that a sample is drawn.
         draws: Random streams of the run.
         task: Task, for its random stream.
-        secure: Whether samples are drawn by the operating system's generator instead of the random stream.
+        secure: Whether samples are drawn by the operating system's generator instead of the random stream, and put at
+            random positions. The noise of a loss belongs to positions and follows from the seed, which may be known:
+            in a fixed order one sample more would give all after it other noise, and change more than its own gradient.
     """
 
     def __init__(
@@ -74,8 +76,8 @@ class PoissonOrder:
     def block(self, iteration: int, count: int) -> tuple[Tensor, Tensor]:
         """Indices and mask (count, batch_size) of the batches of `count` iterations from `iteration` on.
 
-        Samples come first; the mask is False at positions after them, which have the index of a sample that was not
-        drawn.
+        The mask is False at positions without a sample, which have the index of one that was not drawn. They come last
+        unless `secure`.
         """
         indices, masks = zip(*(self._batch(i) for i in range(iteration, iteration + count)), strict=True)
         return torch.stack(indices), torch.stack(masks)
@@ -86,4 +88,7 @@ class PoissonOrder:
         mask, index = is_drawn.sort(descending=True, stable=True)
         padding = max(0, self._batch_size - self._num_samples)
         index, mask = (F.pad(values[: self._batch_size], (0, padding)) for values in (index, mask))
+        if self._secure:
+            order = uniform_numbers((self._batch_size,), None).argsort().to(index.device)
+            index, mask = index[order], mask[order]
         return index, mask.bool()

@@ -161,10 +161,19 @@ def test_poisson_samples_are_drawn_at_the_rate_whatever_the_size_of_the_task():
         assert torch.equal(later, index[150:]) and torch.equal(later_mask, mask[150:])
 
 
+def test_positions_of_secure_samples_do_not_depend_on_how_many_are_drawn():
+    order = PoissonOrder(3, 8, 1.0, RandomStreams(0), 0, secure=True)
+    index, mask = order.block(0, 300)
+    assert (mask.sum(1) == 3).all()
+    for sample in range(3):
+        steps, positions = ((index == sample) & mask).nonzero(as_tuple=True)
+        assert steps.tolist() == list(range(300)) and set(positions.tolist()) == set(range(8))
+
+
 def test_poisson_samples_beyond_the_batch_are_left_out_and_missing_ones_padded():
     index, mask = PoissonOrder(50, 3, 1.0, RandomStreams(0), 0, secure=False).block(0, 2)
     assert mask.all() and index.tolist() == [[0, 1, 2]] * 2
-    index, mask = PoissonOrder(3, 5, 1.0, RandomStreams(0), 0, secure=True).block(0, 1)
+    index, mask = PoissonOrder(3, 5, 1.0, RandomStreams(0), 0, secure=False).block(0, 1)
     assert mask.tolist() == [[True] * 3 + [False] * 2] and index.tolist() == [[0, 1, 2, 0, 0]]
 
 

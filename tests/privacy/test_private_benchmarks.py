@@ -2,8 +2,7 @@
 
 import pytest
 
-from gr_cli.benchmarks import ImageFolder
-from gr_cli.benchmarks import permuted, split
+from gr_cli.benchmarks import ImageFolder, permuted, split
 from gr_cli.errors import ConfigError
 from gr_cli.privacy import PrivacySettings
 from gr_cli.training.private_training import check_private_benchmark
