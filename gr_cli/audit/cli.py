@@ -127,8 +127,12 @@ def _audit(options: argparse.Namespace) -> int:
     table_format = _table_format(options)
     config_dirs = [Path(options.config_dir)] if options.config_dir else []
     trust = trusted_names([name for name in options.trust.split(",") if name], config_dirs)
+    if options.overrides and (options.raw_samples or options.generated or options.canaries):
+        problem = "are settings of shadow runs, and none are trained"
+        raise ConfigError("overrides", " ".join(options.overrides), problem, "leave them out, or use --attacks")
     if options.generated or options.canaries or options.memorised:
         return _measure(options, table_format, trust)
+    _check_attacks(options)
     codes: set[int] = set()
     figures: dict[str, list[AttackRow]] = {}
     for path in _run_folders(options.folders):
@@ -168,11 +172,22 @@ def _measure(options: argparse.Namespace, table_format: str, trust: Sequence[str
     return 0
 
 
+def _check_attacks(options: argparse.Namespace) -> None:
+    """Refuse a number of shadows before the search, which can take minutes."""
+    if not options.raw_samples:
+        _import_torch()
+        from gr_cli.audit.shadows import check_number
+
+        check_number(options.shadows)
+
+
 def _check_measured(options: argparse.Namespace) -> None:
     if options.memorised is not None and not options.generated:
         raise ConfigError("--memorised", options.memorised, "is a picture of generated samples", "add --generated")
     if options.memorised is not None and len(options.folders) > 1:
         raise ConfigError("--memorised", options.memorised, "is a picture of one run", "name a single folder")
+    if options.memorised is not None and Path(options.memorised).suffix != ".png":
+        raise ConfigError("--memorised", options.memorised, "must end in .png")
     if not 0 < options.confidence < 1:
         raise ConfigError("--confidence", options.confidence, "must be above 0 and below 1")
 
@@ -218,10 +233,9 @@ def _table_format(options: argparse.Namespace) -> str:
 
 def _search(path: Path, trust: Sequence[str], stream: TextIO) -> int:
     """Search a run's folder for raw samples; print what was found, and return the exit code."""
+    _import_torch()
     from gr_cli.evaluation.audit import audit
-    from gr_cli.system.process import import_torch
 
-    import_torch()
     result = audit(path, trust)
     print("\n".join(map(one_line, str(result).splitlines())), file=stream)
     try:
@@ -283,6 +297,14 @@ def _save(text: str, output: str | None) -> None:
         from gr_cli.report.cli import save_text
 
         save_text(Path(output), text)
+
+
+def _import_torch() -> None:
+    from gr_cli.system.process import import_torch
+
+    if "torch" not in sys.modules:
+        _print_status("loading torch …")
+    import_torch(announce=False)
 
 
 def _print_status(message: object) -> None:

@@ -63,6 +63,13 @@ class Shadows:
         return [folder for folder in self.folders if folder.state() != "finished"]
 
 
+def check_number(number: int) -> None:
+    """Raise a ConfigError unless `number` shadows can be attacked."""
+    if number < MIN_SHADOWS or number % 2:
+        problem = f"must be even, because draws are complementary in pairs, and at least {MIN_SHADOWS}"
+        raise ConfigError("--shadows", number, problem)
+
+
 def plan_shadows(
     run: Path, number: int, candidates: int | None, overrides: Sequence[str], trust: Collection[str] = ()
 ) -> Shadows:
@@ -79,9 +86,7 @@ def plan_shadows(
         FolderError: There is no run, or it is a shadow itself.
         ConfigError: An override is not allowed, or the number of shadows.
     """
-    if number < MIN_SHADOWS or number % 2:
-        problem = f"must be even, because draws are complementary in pairs, and at least {MIN_SHADOWS}"
-        raise ConfigError("--shadows", number, problem)
+    check_number(number)
     settings = stored_settings(run, trust)
     check_unchanged(run)
     check_code(run, settings)

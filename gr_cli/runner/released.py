@@ -50,6 +50,9 @@ class Release:
             ) from error
         check_trust(folder, foreign_targets({k: v for k, v in self.config.items() if k != "choices"}), trust)
 
+    def __repr__(self) -> str:
+        return f"Release({str(self.folder)!r}, {self.manifest.claim})"
+
     @property
     def claim(self) -> str:
         """What is claimed of the files, in a sentence."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gr_cli.results.record import Result
     from gr_cli.results.tables import MeasuredTable
 
+_PLURALS = {"task": "tasks", "class": "classes"}  # names of keys
 _UNLIMITED = 1_000_000  # columns
 # Labels of the rows and columns of the accuracy matrix, from wide to narrow.
 _MATRIX_LABELS = (("{task} ({name})", "task {task}"), ("{task}", "task {task}"), ("{task}", "{task}"))
@@ -79,7 +80,7 @@ def evaluation_tables(result: Result) -> Iterator[Table]:
 
 def _evaluation_table(measured: MeasuredTable) -> Table:
     row = measured.rows[-1]
-    keys = ["all tasks" if row[key] == ALL_TASKS else f"{key} {row[key]}" for key in measured.format.key_names]
+    keys = [_key_text(key, row[key]) for key in measured.format.key_names]
     heading = f"{measured.format.name.replace('_', ' ')} after task {row['after_task']}"
     table = _plain_table(", ".join([heading, *keys]))
     table.add_column("measure", no_wrap=True)
@@ -94,6 +95,11 @@ def _evaluation_table(measured: MeasuredTable) -> Table:
         cells = (name_with_unit(column.name, unit), number, direction, column.meaning)
         table.add_row(*(Text(one_line(cell)) for cell in cells))
     return table
+
+
+def _key_text(name: str, value: object) -> str:
+    """A key and its value: `task 1`, or `all tasks`."""
+    return f"all {_PLURALS.get(name, name)}" if value == ALL_TASKS else f"{name} {value}"
 
 
 def _plain_table(heading: str) -> Table:

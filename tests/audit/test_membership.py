@@ -112,6 +112,11 @@ def test_an_interrupted_audit_continues_to_the_same_figures(made, gr_audit, monk
     assert [path.read_bytes() for path in folder.glob("audit/*/membership.csv")] == [expected]
 
 
+def test_a_wrong_number_of_shadows_is_refused_before_the_search(made, gr_audit):
+    code, out, err = gr_audit(made(*FINETUNE), "--shadows", "7")
+    assert code == 2 and "--shadows=7: must be even" in err and "stores_raw_samples" not in out + err
+
+
 def test_the_search_for_raw_samples_leaves_shadows_out(made, gr_audit):
     folder = made(*TINY, "strategy=ncm")
     assert gr_audit(folder, "--shadows", "6", "--candidates", "4")[0] == 0

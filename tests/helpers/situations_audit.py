@@ -55,6 +55,8 @@ AUDITS: Table = {
     "audit/cli.py": [
         ("is a picture of generated samples", audited("--canaries", "--memorised", "pairs.png")),
         ("is a picture of one run", audited("elsewhere", "--generated", "--memorised", "pairs.png")),
+        ("must end in .png", audited("--generated", "--memorised", "pairs.txt")),
+        ("are settings of shadow runs, and none", audited("--raw-samples", "--", "train.iterations=5")),
         ("must be above 0 and below 1", audited("--canaries", "--confidence", "2")),
     ],
     "audit/canaries.py": [

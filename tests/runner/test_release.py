@@ -123,6 +123,7 @@ def test_a_secure_run_is_released_with_its_claim(gr_run, made):
     target = released(gr_run, made(*CLASSIFIER, SECURE))
     release = load(target)
     assert release.claim == "(2, 1e-05)-differential privacy of one training sample, add or remove one sample"
+    assert repr(release) == f"Release({str(release.folder)!r}, {release.claim})"
     assert not release.manifest.simulated
     for path in target.iterdir():
         assert path.suffix == ".pt" or SIMULATED not in path.read_text(encoding="utf-8"), path

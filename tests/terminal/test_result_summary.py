@@ -11,6 +11,7 @@ from rich.console import Console
 from gr_cli.results.accuracy import ACCURACY, accuracy_row
 from gr_cli.results.record import Record, Result
 from gr_cli.results.tables import AFTER_TASK, ALL_TASKS, FRACTION, TASK, Column, TableFormat
+from gr_cli.terminal.result_summary import _key_text
 from gr_cli.terminal.run_display import TerminalObserver
 
 QUALITY = TableFormat(
@@ -66,6 +67,14 @@ def test_the_matrix_is_printed_once_with_tasks_numbered_from_0():
     ]
     assert sum("12.3 " in line for line in lines) == 3
     assert "average accuracy               12.35 %" in lines
+
+
+def test_rows_of_all_tasks_and_classes_are_named():
+    assert [_key_text(*key) for key in (("task", "all"), ("class", "all"), ("task", 1))] == [
+        "all tasks",
+        "all classes",
+        "task 1",
+    ]
 
 
 def test_joint_training_has_one_row_of_all_tasks():
