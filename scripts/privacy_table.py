@@ -26,7 +26,7 @@ BUDGET = (
     "scenario=class benchmark.class_order=shuffled train.iterations=300 train.batch_size=128 "
     "evaluate.generated_samples=0 evaluate.tasks=seen"
 )
-BENCHMARKS = ("split_mnist", "split_fashion_mnist")
+BENCHMARKS = ("split_digits", "split_mnist", "split_fashion_mnist")
 REPLAY = "strategy=dgr generator={}"
 MEMORY = "strategy=generative_classifier generator={}"
 METHODS = {
