@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# Metrics of runs with a budget: with noise that can't be repeated, and with seeded noise.
+EPSILON_METRICS = ("privacy_epsilon", "simulated_epsilon")
 # Each with the reason: what it holds was computed from samples without a budget, or gives the noise away.
 NOT_COVERED = {
     "history.csv": "losses on training samples",

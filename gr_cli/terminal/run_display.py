@@ -15,7 +15,7 @@ from rich.text import Text
 from gr_cli.errors import GrError, one_line
 from gr_cli.results.folder import RunFolder, without_hash
 from gr_cli.results.metrics import MatrixRow
-from gr_cli.results.not_covered import not_covered_files
+from gr_cli.results.not_covered import EPSILON_METRICS, not_covered_files
 from gr_cli.system.messages import print_failure
 from gr_cli.terminal.format import active_runs_label, format_duration, format_percent, mean_of_known, with_plural
 from gr_cli.terminal.notebook_bars import NotebookBars, is_notebook
@@ -244,7 +244,8 @@ class TerminalObserver(RunObserver):
             self._print("results:")
             self._print(str(result.folder))
             self._print(f"compare runs: gr-report {shlex.quote(str(_folder_to_compare(result.folder)))}")
-            if not_covered := not_covered_files(RunFolder(result.folder).status()):
+            claims = any(metric in result.metrics for metric in EPSILON_METRICS)
+            if claims and (not_covered := not_covered_files(RunFolder(result.folder).status())):
                 self._print(f"not covered by the run's ε: {', '.join(not_covered)}")
                 self._print(f"write what is: gr-run {shlex.quote(f'release={result.folder}')}")
 

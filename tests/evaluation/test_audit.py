@@ -202,7 +202,7 @@ def test_found_samples_are_reported_in_one_line(run, gr_audit):
     code, out, err = gr_audit(folder, "--raw-samples")
     assert code == 1
     assert out.splitlines()[:5] == ["task 0: 5", "task 1: 0", "task 2: 0", "task 3: 3", "task 4: 0"]
-    assert err.startswith(f"gr-run: {folder}: stores_raw_samples: false, but 8 training samples were found, in ")
+    assert err.startswith(f"gr-audit: {folder}: stores_raw_samples: false, but 8 training samples were found, in ")
     assert "checkpoint.pt: learner.strategy.corner.0.deep" in err and err.count("\n") == 1
 
 
@@ -361,7 +361,7 @@ def test_all_tasks_of_a_cumulative_stage_are_in_progress(stopped):
 def test_a_folder_without_a_checkpoint_is_refused(run, gr_audit):
     folder = run("strategy=finetune")
     (folder / "checkpoint.pt").unlink()
-    line = f"gr-run: {folder}: holds no checkpoint yet; continue it with resume={folder}\n"
+    line = f"gr-audit: {folder}: holds no checkpoint yet; continue it with resume={folder}\n"
     assert gr_audit(folder, "--raw-samples") == (2, "", line)
 
 

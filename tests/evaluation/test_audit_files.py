@@ -290,8 +290,8 @@ def unread(folder: Path, gr_audit) -> set[str]:
     return names
 
 
-def test_unreadable_files_are_listed_and_exit_with_3(folder, gr_run, x):
-    assert unread(folder, gr_run) == set()
+def test_unreadable_files_are_listed_and_exit_with_3(folder, gr_audit, x):
+    assert unread(folder, gr_audit) == set()
     whole = archive(("x.npy", array(np.zeros(5000, np.float32))), ("y.bin", os.urandom(3000)))
     (folder / "cut.zip").write_bytes(whole[:-500])
     (folder / "empty.pt").write_bytes(b"")
@@ -299,7 +299,7 @@ def test_unreadable_files_are_listed_and_exit_with_3(folder, gr_run, x):
     (folder / "cut.png").write_bytes(image(x[:40])[:300])
     (folder / "cut.gz").write_bytes(gzip.compress(os.urandom(500))[:-100])
     (folder / ".checkpoint.pt.12.tmp").write_bytes(b"half of it")
-    assert unread(folder, gr_run) == {"cut.zip", "empty.pt", "text.png", "cut.png", "cut.gz", ".checkpoint.pt.12.tmp"}
+    assert unread(folder, gr_audit) == {"cut.zip", "empty.pt", "text.png", "cut.png", "cut.gz", ".checkpoint.pt.12.tmp"}
 
 
 def test_found_samples_outrank_unreadable_files(folder, gr_audit, x):
@@ -309,7 +309,7 @@ def test_found_samples_outrank_unreadable_files(folder, gr_audit, x):
     assert code == 1 and "not read: broken.npz: " in out and "3 training samples were found, in kept.npy" in err
 
 
-def test_pipes_links_and_large_files_are_listed_without_blocking(folder, gr_run, tmp_path):
+def test_pipes_links_and_large_files_are_listed_without_blocking(folder, gr_audit, tmp_path):
     os.mkfifo(folder / "pipe.pt")
     (tmp_path / "outside").mkdir()
     (folder / "out").symlink_to(tmp_path / "outside")
@@ -318,7 +318,7 @@ def test_pipes_links_and_large_files_are_listed_without_blocking(folder, gr_run,
     (folder / "inside").symlink_to("figures")
     with (folder / "sparse.bin").open("wb") as file:
         file.truncate(1 << 40)
-    assert unread(folder, gr_run) == {"pipe.pt", "out", "device", "sparse.bin"}
+    assert unread(folder, gr_audit) == {"pipe.pt", "out", "device", "sparse.bin"}
 
 
 class Harm:
@@ -328,7 +328,7 @@ class Harm:
         return os.system, ("touch harmed",)
 
 
-def test_hostile_files_are_bounded_and_never_executed(folder, gr_run, monkeypatch):
+def test_hostile_files_are_bounded_and_never_executed(folder, gr_audit, monkeypatch):
     monkeypatch.setattr("gr_cli.evaluation.audit_formats.MAX_BYTES", 1 << 22)
     nested: object = []
     for _ in range(60):
@@ -348,14 +348,14 @@ def test_hostile_files_are_bounded_and_never_executed(folder, gr_run, monkeypatc
     (folder / "wide.png").write_bytes(
         b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + bytes(20)
     )
-    assert unread(folder, gr_run) == {"bomb.gz", "bomb.zip", "deep.gz", "wide.png"}
+    assert unread(folder, gr_audit) == {"bomb.gz", "bomb.zip", "deep.gz", "wide.png"}
     assert not Path("harmed").exists()
 
 
-def test_bytes_that_resemble_formats_are_read_as_bytes(folder, gr_run):
+def test_bytes_that_resemble_formats_are_read_as_bytes(folder, gr_audit):
     for number, head in enumerate((b"P1 is a text", b"BM is one, too, ", b"x\x9c", b"\x80\x04", b"II*\0")):
         (folder / f"file{number}").write_bytes(head + bytes(range(200)))
-    assert unread(folder, gr_run) == set()
+    assert unread(folder, gr_audit) == set()
 
 
 def test_locations_are_printable(tmp_path):

@@ -20,6 +20,7 @@ from gr_cli.cli.compose import compose_settings
 from gr_cli.cli.main import main
 from gr_cli.config.settings import Settings
 from gr_cli.results.folder import RunFolder
+from gr_cli.results.membership_scores import membership_files
 from helpers import fuzzing
 
 MANY = os.environ.get("GR_FUZZ")
@@ -79,7 +80,8 @@ def check(line: fuzzing.Line, capsys: pytest.CaptureFixture[str]) -> int:
     for folder, status in statuses.items():
         if status["state"] == "finished":
             measured = {f"{name}.csv" for name in RunFolder(folder).tables()}
-            assert {path.name for path in folder.iterdir()} == LEFT | measured, message
+            scores = {file.name for file in membership_files(folder).values()}
+            assert {path.name for path in folder.iterdir()} == LEFT | measured | scores, message
     return code
 
 
