@@ -29,7 +29,7 @@ def notes(shadows: int, overrides: Sequence[str]) -> list[str]:
     """What the figures of the shown attack mean, in a few lines."""
     lines = [
         f"likelihood-ratio attack on {shadows} shadow runs, each in turn the target; in brackets intervals of 95 % by "
-        "bootstrap over targets; an AUC of 0.5 is guessing",
+        "bootstrap over targets and candidates; an AUC of 0.5 is guessing",
         "a rate of true positives is empty where fewer than 10 false positives are expected",
     ]
     if overrides:

@@ -21,6 +21,7 @@ class SharedBudget:
         epsilon: Sum of their ε.
         delta: Sum of their δ.
         is_simulated: Whether one of them draws noise from its seed.
+        shares_noise: Whether two of them draw it from the same seed: the same numbers, at other scales.
     """
 
     benchmark: str
@@ -28,6 +29,7 @@ class SharedBudget:
     epsilon: float
     delta: float
     is_simulated: bool
+    shares_noise: bool
 
     @property
     def line(self) -> str:
@@ -37,6 +39,8 @@ class SharedBudget:
             f"privacy: {many} on the samples of {self.benchmark} may spend ε = {self.epsilon:.6g} at "
             f"δ = {self.delta:.6g} in all: budgets on the same samples add up, those of other seeds too"
         )
+        if self.shares_noise:
+            text += "; runs of one seed share their noise, and reveal more than that together"
         return one_line(f"{text}; {SIMULATED}" if self.is_simulated else text)
 
 
@@ -59,10 +63,16 @@ def shared_budgets(runs: Iterable[tuple[Mapping[str, Any], Mapping[str, str]]]) 
             runs=len(members),
             epsilon=sum(float(settings["privacy.epsilon"]) for settings, _ in members),
             delta=sum(float(settings["privacy.delta"]) for settings, _ in members),
-            is_simulated=not all(settings.get("privacy.secure") for settings, _ in members),
+            is_simulated=bool(seeds := _noise_seeds(settings for settings, _ in members)),
+            shares_noise=len(set(seeds)) < len(seeds),
         )
         for members in by_source.values()
     ]
+
+
+def _noise_seeds(runs: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """The seeds of the runs that draw noise from theirs."""
+    return [settings.get("seed") for settings in runs if not settings.get("privacy.secure")]
 
 
 def _source(settings: Mapping[str, Any]) -> tuple[str, ...]:

@@ -31,6 +31,16 @@ def test_budgets_on_the_same_samples_add_up():
     assert simulated.line.endswith(SIMULATED)
 
 
+def test_runs_of_one_seed_share_their_noise():
+    """Seeded noise at two scales: two releases give the exact sums, whatever their budgets."""
+    seeded = MNIST | BUDGET | {"privacy.secure": False}
+    (shared,) = shared_budgets([(seeded, SPLIT), (seeded | {"privacy.epsilon": 2.0}, SPLIT)])
+    (distinct,) = shared_budgets([(seeded, SPLIT), (seeded | {"seed": 1}, SPLIT)])
+    (secure,) = shared_budgets([(MNIST | BUDGET, SPLIT)] * 2)
+    assert "runs of one seed share their noise" in shared.line
+    assert not distinct.shares_noise and not secure.shares_noise
+
+
 def test_runs_without_a_budget_have_none():
     assert shared_budgets([(MNIST, SPLIT), (MNIST | {"privacy.epsilon": None}, SPLIT)]) == []
 
