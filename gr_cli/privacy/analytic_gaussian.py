@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -33,18 +34,7 @@ def epsilon_of_gaussian(delta: float, noise_multiplier: float) -> float:
     """
     if delta_of_gaussian(0.0, noise_multiplier) <= delta:
         return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(_MAX_DOUBLINGS):
-        if delta_of_gaussian(high, noise_multiplier) <= delta:
-            break
-        low, high = high, 2 * high
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        if delta_of_gaussian(middle, noise_multiplier) <= delta:
-            high = middle
-        else:
-            low = middle
-    return high
+    return _smallest(lambda epsilon: delta_of_gaussian(epsilon, noise_multiplier) <= delta)
 
 
 def gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
@@ -54,14 +44,19 @@ def gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
         epsilon: ε, at least 0.
         delta: δ, in (0, 1).
     """
+    return _smallest(lambda noise_multiplier: delta_of_gaussian(epsilon, noise_multiplier) <= delta)
+
+
+def _smallest(is_enough: Callable[[float], bool]) -> float:
+    """The smallest positive number that is enough, as every larger one is; rounded up."""
     low, high = 0.0, 1.0
     for _ in range(_MAX_DOUBLINGS):
-        if delta_of_gaussian(epsilon, high) <= delta:
+        if is_enough(high):
             break
         low, high = high, 2 * high
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        if middle > 0 and delta_of_gaussian(epsilon, middle) <= delta:
+        if middle > 0 and is_enough(middle):
             high = middle
         else:
             low = middle
