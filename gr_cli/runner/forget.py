@@ -85,7 +85,7 @@ def forget(
         folder.drop_previous_checkpoint()
         deleted = delete_remains(folder, min(request.entry["tasks"]))
         folder.write_status((folder.status() or {}) | {"forgotten": saved["forgotten"]})
-        remaining = remaining_copies(folder, settings.config)
+        remaining = remaining_copies(folder, settings)
     return Forgotten(request.entry, request.is_repeated, deleted, remaining)
 
 

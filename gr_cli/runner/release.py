@@ -101,7 +101,7 @@ def release(
     settings, folder = settings or stored_settings(path, trust), RunFolder(path)
     check_code(path, settings)
     claim = check_claim(settings, folder)
-    target = (_default_folder(settings, path) if to is None else to).absolute()
+    target = (default_folder(settings, path) if to is None else to).absolute()
     saved = load_state(settings, folder)
     with _new_folder(target) as temporary:
         contents = {
@@ -121,8 +121,10 @@ def release(
     return Released(target, manifest)
 
 
-def _default_folder(settings: Settings, path: Path) -> Path:
-    # A name without the seed, which gives seeded noise away.
+def default_folder(settings: Settings, path: Path) -> Path:
+    """The folder of a release if no other is named: beside that of the run, and without the seed, which gives seeded
+    noise away.
+    """
     name = path.resolve().name.replace(f"seed{settings.seed}-", "")
     return path.resolve().with_name(f"{name}-release")
 

@@ -197,6 +197,33 @@ def test_what_else_holds_it_is_deleted_or_listed(gr_run):
     assert listed == [str(each) for each in (*expected, cache.absolute())]
 
 
+def test_shadow_runs_and_scores_of_samples_are_listed(gr_run, gr_audit, made):
+    folder = made(*MIXTURE, "train.tasks=2")
+    assert gr_audit(folder, "--attacks", "--shadows", "6", "--candidates", "4")[0] == 0
+    shadow, *others = [path.parent for path in (folder / "audit").rglob("status.json")]
+    assert len(others) == 5 and learner_of_folder(shadow).generator.learned_classes[3]
+    shutil.copy(next(shadow.glob("membership_scores_*.npz")), folder)
+    scores_file = next(folder.glob("membership_scores_*.npz"))
+    code, out, err = gr_run(f"forget={folder}", "classes=[3]")
+    assert code == 0, err
+    assert [line for line in out.splitlines() if line.startswith("unchanged") and str(folder) in line] == [
+        f"unchanged: {folder / 'audit'} (shadow runs of gr-audit, trained on these samples, too, and their scores)",
+        f"unchanged: {scores_file} (scores of single samples, for gr-audit)",
+    ]
+
+
+def test_a_release_of_the_run_is_listed_and_its_ledger_is_not(gr_run, made):
+    words = ("strategy=generative_classifier", "generator=private_gaussian", "privacy.epsilon=10", "threads=1")
+    folder = made(*words, "train.tasks=1", "evaluate.generated_samples=0")
+    assert gr_run(f"release={folder}")[0] == 0
+    code, out, err = gr_run(f"forget={folder}", "classes=[1]")
+    assert code == 0, err
+    unchanged = [line for line in out.splitlines() if line.startswith("unchanged")]
+    (release,) = folder.parent.glob("*-release")
+    assert f"unchanged: {release.absolute()} (a release of the run, as it was before)" in unchanged
+    assert not [line for line in unchanged if "ledger" in line]
+
+
 # --- refused
 
 
