@@ -25,12 +25,22 @@ from helpers.interruption import StopAt, csvs, only_run
 from helpers.situations import TINY
 
 PICTURES = ("draw_samples", "draw_matrix")
+KEPT_VARIABLES = ("GR_DATA_ROOT", "GR_CACHE_ROOT")  # of which tests set the second one themselves
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     # Small networks gain nothing from more, and tests shall not depend on the machine.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_environment() -> Iterator[None]:
+    """Unset the variables of a developer's shell that change what commands do, for fixtures of a module, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("GR_") and name not in KEPT_VARIABLES]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -96,7 +106,6 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test runs in an empty folder with its own `outputs/` and cache."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GR_CACHE_ROOT", str(tmp_path / "cache"))
-    monkeypatch.delenv("GR_OUTPUT_ROOT", raising=False)
 
 
 @pytest.fixture(autouse=True)
