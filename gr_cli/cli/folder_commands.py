@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # As the example of an argument: the name of a file, or of a folder.
 FILE, FOLDER = "FILE", "FOLDER"
+_EXAMPLE_RUN = "outputs/split_digits/er/seed0-1a2b3c4d"
+_EXAMPLE_PATHS = {FILE: "samples.npz", FOLDER: "released"}
 Train = Callable[["Settings", Path], object]  # trains a run in its folder
 
 
@@ -81,9 +83,9 @@ def _parse_folder_command(name: str, command: FolderCommand, argv: list[str], tr
     Trusted are the names of `trust=`, and every `_target_` in the folder of a `--config-dir`.
 
     Raises:
-        ConfigError: There are other arguments.
+        ConfigError: There are other arguments, or a folder or file has no name.
     """
-    path = Path(next(word for word in argv if word.startswith(f"{name}=")).partition("=")[2])
+    path = _named(name, next(word for word in argv if word.startswith(f"{name}=")).partition("=")[2], _EXAMPLE_RUN)
     config_dirs, rest = split_config_dirs(argv)
     trust = [name for word in rest if word.startswith("trust=") for name in word.partition("=")[2].split(",") if name]
     arguments: dict[str, str] = {}
@@ -92,12 +94,24 @@ def _parse_folder_command(name: str, command: FolderCommand, argv: list[str], tr
         key, equals, value = word.partition("=")
         if equals and key in command.arguments and key not in arguments:
             # The command is executed in the directory in which the run was started.
-            arguments[key] = str(Path(value).absolute()) if command.arguments[key] in (FILE, FOLDER) else value
+            example = _EXAMPLE_PATHS.get(command.arguments[key])
+            arguments[key] = value if example is None else str(_named(key, value, example).absolute())
         else:
             others.append(word)
     if others:
         raise ConfigError(name, path, f"can't be combined with other arguments: remove {' '.join(others)}")
     return Call(path, trusted_names(trust, config_dirs), arguments, train)
+
+
+def _named(argument: str, value: str, example: str) -> Path:
+    """The path that is the value of an argument.
+
+    Raises:
+        ConfigError: It is empty, which would be the current directory.
+    """
+    if not value:
+        raise ConfigError(argument, value, "is empty and names no path", f"try {argument}={example}")
+    return Path(value)
 
 
 def trusted_names(names: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:

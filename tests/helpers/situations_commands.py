@@ -157,6 +157,7 @@ COMMANDS: Table = {
     ],
     "cli/folder_commands.py": [
         ("can't be combined with other arguments: remove", mistake("resume=nowhere seed=1")),
+        ("is empty and names no path", mistake("release=")),
     ],
     "results/availability.py": [("holds files that are not of a sweep", sweep_beside_other_files)],
     "config/output_root.py": [("must name a folder", report_without_a_root)],
