@@ -43,7 +43,8 @@ METHODS = {
     "private_gaussian-1": MEMORY.format("private_gaussian") + " privacy.epsilon=1",
 }
 SHADOWS, CANDIDATES = 16, 100
-ENTRY_POINTS = {"gr-run": "gr_cli.cli.main", "gr-audit": "gr_cli.audit.cli"}
+ENTRY_POINTS = {"gr-run": "gr_cli.cli.main", "gr-audit": "gr_cli.audit.cli", "gr-report": "gr_cli.report.cli"}
+PAGE_METRICS = ("average_accuracy", "forgetting", "membership_solver_auc")
 SHOWN = "likelihood_ratio"
 RATE = "tpr_at_fpr_0.01"
 
@@ -292,6 +293,14 @@ def write(rows: Sequence[PrivacyRow], changes: Sequence[Change]) -> None:
     print(text, flush=True)
 
 
+def write_page(folders: Sequence[Path]) -> None:
+    """Write the page of the audited runs."""
+    if audited := [str(folder) for folder in folders if read(folder)]:
+        page = "outputs/reproduced/privacy.html"
+        _run("gr-report", [*audited, "--metrics", *PAGE_METRICS, "--html", page, "--format=csv"], shows=False)
+        print(page)
+
+
 def flat(row: dict[str, Any]) -> dict[str, Any]:
     """A row with the parts of its figures as columns."""
     columns: dict[str, Any] = {}
@@ -328,6 +337,7 @@ def main(arguments: Sequence[str]) -> None:
         rows = [row for line, of_line in found for row in rows_of(*line, of_line)]
         if rows:
             write(rows, [change for line, of_line in found for change in changes_of(*line, of_line)])
+    write_page([folder for of_line in folders.values() for folder in of_line])
     if failed:
         sys.exit(f"did not finish: {', '.join(failed)}; the same command continues")
 

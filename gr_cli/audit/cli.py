@@ -258,13 +258,14 @@ def _attack(path: Path, options: argparse.Namespace, trust: Sequence[str]) -> li
     from gr_cli.audit.attacks import attack_rows
     from gr_cli.audit.shadows import plan_shadows, train_shadows, write_provenance
     from gr_cli.audit.tables import csv_text, save_figure
+    from gr_cli.results.audits import MEMBERSHIP_FILE
     from gr_cli.system.files import write_text
 
     shadows = plan_shadows(path, options.shadows, options.candidates, options.overrides, trust)
     train_shadows(shadows)
     rows = attack_rows(shadows)
     write_provenance(shadows)
-    write_text(shadows.folder / "membership.csv", csv_text({str(path): rows}))
+    write_text(shadows.folder / MEMBERSHIP_FILE, csv_text({str(path): rows}))
     save_figure(rows, shadows.folder / "membership")
     _print_status(f"shadows, membership.csv and picture: {shadows.folder}")
     return rows

@@ -13,12 +13,12 @@ from typing import Any
 
 from gr_cli.config.settings import Settings, flatten
 from gr_cli.errors import ConfigError, FolderError, TrainingError, suggestion
+from gr_cli.results.audits import AUDIT_FILE
 from gr_cli.results.folder import AUDIT_FOLDER, RunFolder
 from gr_cli.results.stored_config import check_code, check_unchanged, stored_settings
 from gr_cli.system.files import make_folder, write_json
 
 MIN_SHADOWS = 6  # without the target and its complement, two runs have each sample, and two have not
-AUDIT_FILE = "audit.json"
 _SHARE = 0.5  # of the samples of a class that a shadow is trained on
 # What shadows don't need: it changes nothing in training.
 _NOT_MEASURED: Mapping[str, Any] = {"evaluate.generated_samples": None, "evaluate.every": None, "prune_below": None}

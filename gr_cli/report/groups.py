@@ -303,7 +303,7 @@ def group_warnings(group: Group, metrics: Sequence[str]) -> list[str]:
             lines.append(f"{metric} of {format_seeds(nan_seeds)} is NaN")
         if undefined_seeds and values:
             lines.append(f"{metric} of {format_seeds(undefined_seeds)} has no value, and is left out")
-    return lines + _provenance_differences(group.finished.values())
+    return lines + _audit_differences(group.finished.values()) + _provenance_differences(group.finished.values())
 
 
 def last_heartbeat(run: DiscoveredRun) -> float:
@@ -315,6 +315,15 @@ def last_heartbeat(run: DiscoveredRun) -> float:
 def _describe_state(run: DiscoveredRun) -> str:
     reason = run.status.get("reason")
     return f"{run.state}: {reason}" if reason and run.state == "failed" else run.state
+
+
+def _audit_differences(runs: Iterable[DiscoveredRun]) -> list[str]:
+    """The shadows of the runs' audits, where they differ among runs or have other settings than the runs."""
+    audits = [run.audit for run in runs if run.audit is not None]
+    described = sorted({str(audit) for audit in audits})
+    if len(described) > 1:
+        return [f"membership inference differs: {'; '.join(described)}"]
+    return [f"membership inference: {described[0]}"] if any(audit.overrides for audit in audits) else []
 
 
 def _provenance_differences(runs: Iterable[DiscoveredRun]) -> list[str]:

@@ -111,7 +111,7 @@ const order = { column: null, down: true };
 const constant = (i) => new Set(CONFIGURATIONS.map((one) => one.cells[i])).size < 2;
 const hidden = new Set([
   ...DATA.metrics.filter(({ name }) => !DATA.shown_metrics.includes(name)).map(({ name }) => `metric ${name}`),
-  ...costs.filter((name) => name.startsWith("parameters")).map((name) => `cost ${name}`),
+  ...costs.filter((name) => name.startsWith("parameters") || DATA.metrics.some(({ label }) => label === name)).map((name) => `cost ${name}`),
   ...DATA.columns.filter((label, i) => constant(i) || DATA.in_names.includes(label)).map((label) => `setting ${label}`),
 ]);
 const columns = () => [

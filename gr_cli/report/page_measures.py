@@ -10,12 +10,15 @@ from gr_cli.report.groups import Group
 from gr_cli.report.page_curves import shown, shown_bounds, shown_statistics
 from gr_cli.report.scaling import with_prefixes
 from gr_cli.report.tables import ReportTable
+from gr_cli.results.audits import MEMBERSHIP
 from gr_cli.results.cells import with_cells_as_metrics
 from gr_cli.results.metrics import fraction_metrics, metric_bounds, metric_directions
 from gr_cli.results.statistics import Bounds, summarize
-from gr_cli.results.tables import FRACTION, Direction, TableFormat, name_with_unit, prefixed_unit
+from gr_cli.results.tables import FRACTION, Direction, TableFormat, display_factor, name_with_unit, prefixed_unit
 
 _PARAMETERS = "parameters_"  # prefix of metrics that are costs
+# Prefixes of metrics of privacy, which is a cost, too.
+_MEMBERSHIP, _BUDGETS = f"{MEMBERSHIP}_", ("privacy_epsilon", "simulated_epsilon")
 _COST_UNITS = ("FLOP", "bytes", "s", "J")  # units of other metrics that are costs
 
 
@@ -111,6 +114,14 @@ def costs_of(group: Group, units: Mapping[str, tuple[str, float]]) -> dict[str, 
         name_with_unit(name, unit): {seed: value / size for seed, value in group.metric(name).items()}
         for name, (unit, size) in units.items()
         if name in names
+    }
+    costs |= {
+        name_with_unit(name, FRACTION if name.startswith(_MEMBERSHIP) else ""): {
+            seed: value * (display_factor(FRACTION) if name.startswith(_MEMBERSHIP) else 1.0)
+            for seed, value in group.metric(name).items()
+        }
+        for name in names
+        if name.startswith((_MEMBERSHIP, *_BUDGETS))
     }
     costs |= {
         f"parameters of the {name.removeprefix(_PARAMETERS)}": group.metric(name)

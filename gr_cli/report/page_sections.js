@@ -89,17 +89,20 @@ new Chart("dots", "dots", (chart) => {
 const accuracyPick = { name: "evaluations", column: "accuracy", curve: "" };
 const forgettingPick = { name: "forgetting", column: "forgetting", curve: "by task" };
 const qualityPick = { name: "sample_quality", column: "label_agreement", curve: "" };
+const leakPick = { name: "membership", column: "solver_auc", curve: "" };
 const lossPick = { name: "history", column: "", curve: "loss" };
 const measuredPick = { name: "", column: "", curve: "" };
 familyChart("accuracy-chart", () => accuracyPick);
 familyChart("forgetting-chart", () => forgettingPick);
 familyChart("quality-chart", () => qualityPick);
+familyChart("membership-chart", () => leakPick);
 familyChart("loss-chart", () => lossPick);
 familyChart("measured-chart", () => measuredPick);
-const others = DATA.families.filter((one) => !["evaluations", "forgetting", "sample_quality", "history"].includes(one.name));
+const others = DATA.families.filter((one) => !["evaluations", "forgetting", "sample_quality", "membership", "history"].includes(one.name));
 const setMenus = () => {
   const sections = [["over-tasks", accuracyPick, "accuracy-chart"], ["forgotten", forgettingPick, "forgetting-chart"],
-    ["generator", qualityPick, "quality-chart"], ["training", lossPick, "loss-chart"]];
+    ["generator", qualityPick, "quality-chart"],
+    ["membership", leakPick, "membership-chart"], ["training", lossPick, "loss-chart"]];
   for (const [id, pick, chart] of sections) familyMenus(byId(id), pick, () => charts.get(chart).draw());
   const section = byId("measured");
   measuredPick.name = others[0]?.name ?? "";

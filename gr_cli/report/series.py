@@ -16,17 +16,17 @@ from gr_cli.report.groups import SettingColumn as SettingColumn
 from gr_cli.report.tables import ReportRow, ReportTable
 from gr_cli.results.accuracy import ACCURACY
 from gr_cli.results.curves import ALL_TASKS_LINE, Curve, MatrixCells
+from gr_cli.results.discovery import CsvRows
 from gr_cli.results.statistics import UNBOUNDED, UNIT_INTERVAL, Bounds, Summary, summarize
 from gr_cli.results.tables import ALL_TASKS, Column, TableFormat
-from gr_cli.system.reading import naming_file, parse_finite_float, read_table
+from gr_cli.system.reading import parse_finite_float
 
-CsvRows = Sequence[Mapping[str, str]]  # of a table, by column
 Key = TypeVar("Key", bound=Hashable)
 
 
 def accuracy_matrix(group: Group) -> MatrixCells:
     """Accuracy by (after task, task), both from 0."""
-    return _mean_over_seeds(group, "accuracy_matrix.csv", _parse_matrix, bounds=lambda _: UNIT_INTERVAL)
+    return _mean_over_seeds(group, "accuracy_matrix", _parse_matrix, bounds=lambda _: UNIT_INTERVAL)
 
 
 def _parse_matrix(rows: CsvRows) -> dict[tuple[int, int], float]:
@@ -59,7 +59,7 @@ def accuracy_curves(group: Group) -> list[Curve]:
 
     The last curve is the mean over the tasks so far, where all of them were evaluated.
     """
-    return _curves(_mean_over_seeds(group, "evaluations.csv", _parse_accuracy_curves, bounds=lambda _: UNIT_INTERVAL))
+    return _curves(_mean_over_seeds(group, "evaluations", _parse_accuracy_curves, bounds=lambda _: UNIT_INTERVAL))
 
 
 def _curves(points: Mapping[tuple[str, float], Summary]) -> list[Curve]:
@@ -115,7 +115,7 @@ def measured_curves(group: Group, table: TableFormat) -> dict[Column, list[Curve
     columns = measured_columns(table)
     bounds = {column.name: column.bounds for column in columns}
     parse = partial(_parse_measures, table)
-    points = _mean_over_seeds(group, f"{table.name}.csv", parse, table.name, bounds=lambda key: bounds[key[0]])
+    points = _mean_over_seeds(group, table.name, parse, table.name, bounds=lambda key: bounds[key[0]])
     keys = sorted({key for _, key, _ in points}, key=key_order)
     panels = {}
     for column in columns if keys else ():
@@ -153,7 +153,7 @@ def _parse_measures(table: TableFormat, rows: CsvRows) -> dict[tuple[str, tuple[
 
 def mean_counts(group: Group, table: TableFormat) -> dict[tuple[str, str], Summary]:
     """The first value column of a table of counts after the last task, by the last two keys; 0 for a missing row."""
-    return _mean_over_seeds(group, f"{table.name}.csv", partial(_parse_counts, table), table.name, absent=0.0)
+    return _mean_over_seeds(group, table.name, partial(_parse_counts, table), table.name, absent=0.0)
 
 
 def _parse_counts(table: TableFormat, rows: CsvRows) -> dict[tuple[str, str], float]:
@@ -178,7 +178,7 @@ def _key_with_name(name: str, value: str) -> str:
 
 def loss_curves(group: Group) -> list[Curve]:
     """Each loss term by iteration, counted over all tasks."""
-    return _curves(_mean_over_seeds(group, "history.csv", _parse_losses))
+    return _curves(_mean_over_seeds(group, "history", _parse_losses))
 
 
 def _parse_losses(rows: CsvRows) -> dict[tuple[str, float], float]:
@@ -198,7 +198,7 @@ def _parse_losses(rows: CsvRows) -> dict[tuple[str, float], float]:
 
 def matrices_by_seed(group: Group) -> dict[int, Mapping[tuple[int, int], float]]:
     """Accuracy matrices: accuracy by (after task, task)."""
-    return _values_by_seed(group, "accuracy_matrix.csv", _parse_matrix)
+    return _values_by_seed(group, "accuracy_matrix", _parse_matrix)
 
 
 def forgetting_by_seed(group: Group) -> dict[int, Mapping[int, float]]:
@@ -207,22 +207,22 @@ def forgetting_by_seed(group: Group) -> dict[int, Mapping[int, float]]:
     Chaudhry et al. 2018, eq. 3. Empty for joint training; the last task has none, nor has a task that was not evaluated
     each time after it was learned.
     """
-    return _values_by_seed(group, "accuracy_matrix.csv", _parse_forgetting)
+    return _values_by_seed(group, "accuracy_matrix", _parse_forgetting)
 
 
 def accuracies_by_seed(group: Group) -> dict[int, Mapping[tuple[str, float], float]]:
     """Test accuracy by (name of the curve, number of tasks learned), as in `accuracy_curves`."""
-    return _values_by_seed(group, "evaluations.csv", _parse_accuracy_curves)
+    return _values_by_seed(group, "evaluations", _parse_accuracy_curves)
 
 
 def losses_by_seed(group: Group) -> dict[int, Mapping[tuple[str, float], float]]:
     """Losses by (name of the term, iteration over all tasks)."""
-    return _values_by_seed(group, "history.csv", _parse_losses)
+    return _values_by_seed(group, "history", _parse_losses)
 
 
 def measures_by_seed(group: Group, table: TableFormat) -> dict[int, Mapping[tuple[str, tuple[str, ...], float], float]]:
     """Values of an evaluation's table by (column, values of the key columns, number of tasks learned)."""
-    return _values_by_seed(group, f"{table.name}.csv", partial(_parse_measures, table), table.name)
+    return _values_by_seed(group, table.name, partial(_parse_measures, table), table.name)
 
 
 def _mean_over_seeds(
@@ -237,7 +237,7 @@ def _mean_over_seeds(
 
     Args:
         group: The group. Tables that can't be read are noted in its runs and left out.
-        table: Name of the CSV file.
+        table: Name of the table.
         parse: Returns values by key.
         required_table: Leave out runs without this table; empty: none.
         absent: Value of a key that a run does not have; None leaves the run out for that key.
@@ -260,12 +260,8 @@ def _values_by_seed(
     values_by_seed: dict[int, Mapping[Key, float]] = {}
     for seed, run in group.finished.items():
         if not required_table or required_table in run.tables:
-            path = run.path / table
-            with run.noting_unreadable(table):
-                rows = read_table(path)
-                with naming_file(path):
-                    parsed = parse(rows)
-                run.check_file(table)
+            parsed = run.parse_table(table, parse)
+            if parsed is not None:
                 values_by_seed[seed] = parsed
     return values_by_seed
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gr_cli.config.settings import flatten, result_relevant, short_hash
 from gr_cli.errors import FolderError
+from gr_cli.results.audits import MEMBERSHIP, Audit, find_audit
 from gr_cli.results.cells import Cell, parse_cell
-from gr_cli.results.folder import TABLES_FILE, RunFolder
+from gr_cli.results.folder import AUDIT_FOLDER, TABLES_FILE, RunFolder
 from gr_cli.results.manifest import MANIFEST, SweepJob, read_manifest
 from gr_cli.results.manifest import NOT_STARTED as NOT_STARTED
 from gr_cli.results.references import add_reference_metrics
@@ -25,6 +26,8 @@ from gr_cli.system.reading import naming_file, parse_finite_float, read_error_re
 # What reading a damaged or foreign file may raise.
 _READ_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, FolderError)
 _MAX_DEPTH = 40  # levels of folders that are searched below a root
+CsvRows = Sequence[Mapping[str, str]]  # of a table, by column
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,9 @@ class DiscoveredRun:
         identity: Short hash of `settings`, equal for all seeds of a configuration.
         choices: Option that was chosen in each config group.
         status: Content of status.json.
-        metrics: Content of metrics.csv; None unless the run is finished.
+        metrics: Content of metrics.csv, and metrics of the audit; None unless the run is finished.
         cost: Time and memory; None unless the run is finished.
+        audit: What gr-audit measured of the run; None unless it is finished and was audited.
         unreadable_files: Reason by file name, for result files that could not be read. Filled while files are read.
     """
 
@@ -63,6 +67,7 @@ class DiscoveredRun:
     status: dict[str, Any]
     metrics: dict[str, float | None] | None = None
     cost: Cost | None = None
+    audit: Audit | None = None
     unreadable_files: dict[str, str] = field(default_factory=dict, compare=False)
     _cells: dict[str, float | None] = field(default_factory=dict, compare=False, repr=False)
 
@@ -77,7 +82,11 @@ class DiscoveredRun:
 
     @cached_property
     def tables(self) -> dict[str, TableFormat]:
-        """Formats of the run's tables by name, from tables.json; empty if it can't be read."""
+        """Formats of the run's tables by name, from tables.json and of the audit; without those that can't be read."""
+        return ({} if self.audit is None else {MEMBERSHIP: self.audit.format}) | self._own_tables
+
+    @cached_property
+    def _own_tables(self) -> dict[str, TableFormat]:
         formats: dict[str, TableFormat] = {}
         with self.noting_unreadable(TABLES_FILE):
             formats = self.folder.tables()
@@ -106,15 +115,28 @@ class DiscoveredRun:
         return self._cells[name]
 
     def _read_cell(self, cell: Cell) -> float | None:
-        table_format, file_name = self.tables.get(cell.table), f"{cell.table}.csv"
+        table_format = self.tables.get(cell.table)
         if table_format is None or cell.column_in(table_format) is None or cell.unknown_keys(table_format):
             return None
+        return self.parse_table(cell.table, cell.value)
+
+    def parse_table(self, name: str, parse: Callable[[CsvRows], _T]) -> _T | None:
+        """What `parse` returns for the rows of a table; None, and a note, where it can't be read.
+
+        Args:
+            name: Name of the table, without `.csv`.
+            parse: Raises ValueError or LookupError for a damaged table.
+        """
+        file_name = f"{name}.csv"
         with self.noting_unreadable(file_name):
-            rows = read_table(self.path / file_name)
-            with naming_file(self.path / file_name):
-                value = cell.value(rows)
+            if self.audit is not None and name == MEMBERSHIP and name not in self._own_tables:
+                return parse(self.audit.rows)
+            path = self.path / file_name
+            rows = read_table(path)
+            with naming_file(path):
+                parsed = parse(rows)
             self.check_file(file_name)
-            return value
+            return parsed
         return None
 
     @property
@@ -227,7 +249,17 @@ def _read_run(folder: RunFolder, status: dict[str, Any]) -> DiscoveredRun:
     folder.check_status_checksum(status)
     for name in ("config.yaml", "metrics.csv", "timing.csv") if state == "finished" else ("config.yaml",):
         folder.check_file(name, status)
-    return DiscoveredRun(folder, state, seed, flatten(relevant), short_hash(relevant), dict(choices), status, *results)
+    run = DiscoveredRun(folder, state, seed, flatten(relevant), short_hash(relevant), dict(choices), status, *results)
+    return run if run.metrics is None else _with_audit(run)
+
+
+def _with_audit(run: DiscoveredRun) -> DiscoveredRun:
+    """A finished run with what was measured by auditing it."""
+    with run.noting_unreadable(AUDIT_FOLDER):
+        audit = find_audit(run.path, run.seed, run.identity)
+        if audit is not None:
+            return replace(run, audit=audit, metrics={**(run.metrics or {}), **audit.metrics})
+    return run
 
 
 def _read_cost(path: Path) -> Cost:

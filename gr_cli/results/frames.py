@@ -9,7 +9,8 @@ import pandas as pd
 from pandas import DataFrame as DataFrame
 
 from gr_cli.errors import FolderError
-from gr_cli.results.folder import TABLES_FILE, RunFolder
+from gr_cli.results.audits import MEMBERSHIP, Audit, audit_of
+from gr_cli.results.folder import AUDIT_FOLDER, TABLES_FILE, RunFolder
 from gr_cli.results.tables import AFTER_TASK, ITERATION, TASK
 from gr_cli.system.reading import read_error_reason, read_table
 
@@ -28,7 +29,8 @@ def table_names(folder: RunFolder) -> list[str]:
     Raises:
         FolderError: tables.json can't be read.
     """
-    return [*_KEYS, *_formats(folder)]
+    formats = _formats(folder)
+    return [*_KEYS, *formats, *([MEMBERSHIP] if MEMBERSHIP not in formats and _audit(folder) is not None else [])]
 
 
 def table_frame(folder: RunFolder, name: str) -> DataFrame:
@@ -43,6 +45,8 @@ def table_frame(folder: RunFolder, name: str) -> DataFrame:
         keys: Sequence[str] = _KEYS[name]
     elif (table_format := _formats(folder).get(name)) is not None:
         keys = [column.name for column in table_format.columns if column.key]
+    elif name == MEMBERSHIP and (audit := _audit(folder)) is not None:
+        return _frame(audit.rows, [column.name for column in audit.format.columns if column.key])
     else:
         names = ", ".join(sorted(table_names(folder)))
         raise FolderError(f"{folder.path}: has no table {name!r}; there are {names}")
@@ -53,12 +57,15 @@ def table_frame(folder: RunFolder, name: str) -> DataFrame:
         rows = read_table(folder.path / f"{name}.csv")
     except (OSError, ValueError) as error:
         raise _unreadable(folder, f"{name}.csv", error) from error
-    columns = rows[0] if rows else keys
-    frame = DataFrame({column: _typed([row[column] for row in rows]) for column in columns})
-    missing = [key for key in keys if key not in frame]
+    missing = [key for key in keys if rows and key not in rows[0]]
     if missing:
         raise _unreadable(folder, f"{name}.csv", ValueError(f"has no column {missing[0]!r}"))
-    return frame.set_index(list(keys))
+    return _frame(rows, keys)
+
+
+def _frame(rows: Sequence[Mapping[str, str]], keys: Sequence[str]) -> DataFrame:
+    columns = rows[0] if rows else keys
+    return DataFrame({column: _typed([row[column] for row in rows]) for column in columns}).set_index(list(keys))
 
 
 def matrix_frame(folder: RunFolder) -> DataFrame:
@@ -115,6 +122,14 @@ def _formats(folder: RunFolder) -> Mapping[str, Any]:
         return folder.tables()
     except (OSError, ValueError) as error:
         raise _unreadable(folder, TABLES_FILE, error) from error
+
+
+def _audit(folder: RunFolder) -> Audit | None:
+    """What gr-audit measured of the run."""
+    try:
+        return audit_of(folder.path)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise _unreadable(folder, AUDIT_FOLDER, error) from error
 
 
 def _unreadable(folder: RunFolder, name: str, error: Exception) -> FolderError:

@@ -1,20 +1,24 @@
 """Synthetic run folders for tests of reports: the files of a run with made-up numbers."""
 
 import copy
+import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from gr_cli.config.settings import Settings
+from gr_cli.config.settings import Settings, result_relevant, short_hash
 from gr_cli.evaluation.measures.sample_quality import SampleQuality
 from gr_cli.results.accuracy import ACCURACY, accuracy_row
 from gr_cli.results.folder import RunFolder
 from gr_cli.results.record import Record
+from gr_cli.results.stored_config import read_config
 from gr_cli.results.tables import TableFormat, TableRow
 
 TASKS = 3
+AUDIT_HEADER = "after_task,task,part,attack,metric,value,low,high,n"
 SAMPLE_QUALITY = TableFormat(SampleQuality.name, SampleQuality.description, SampleQuality.columns)
 CONFIG: dict[str, Any] = {
     "benchmark": {"_target_": "gr_cli.benchmarks.split", "classes_per_task": 2},
@@ -123,6 +127,38 @@ def sample_quality_rows(name: str, seed: int) -> list[TableRow]:
             names = [column.name for column in SAMPLE_QUALITY.columns]
             rows.append(dict(zip(names, (after, task, 100, 70, 0.97, *values), strict=True)))
     return rows
+
+
+def auc(seed: int, after: int, task: int | str) -> float:
+    """A made-up area under the curve of the attack on the solver."""
+    return 0.5 + 0.1 * seed + 0.01 * after + (0 if isinstance(task, str) else 0.001 * (task + 1))
+
+
+def write_audit(
+    run: Path,
+    seed: int = 0,
+    name: str = "0a1b2c3d",
+    overrides: Sequence[str] = (),
+    shadows: int = 16,
+    rate: str = "",
+    identity: str | None = None,
+) -> Path:
+    """Write an audit of a run: the solver after each task; after the last one the generator, too."""
+    lines = [AUDIT_HEADER]
+    for after in range(TASKS):
+        for task in (*range(after + 1), "all"):
+            for attack, more in (("likelihood_ratio", 0.0), ("threshold", 0.3)):
+                lines.append(f"{after},{task},solver,{attack},auc,{auc(seed, after, task) + more:.6f},,,80")
+                lines.append(f"{after},{task},solver,{attack},tpr_at_fpr_0.01,{rate},,,80")
+            if after == TASKS - 1:
+                lines.append(f"{after},{task},generator,likelihood_ratio,auc,0.75,0.7,0.8,80")
+    folder = run / "audit" / name
+    folder.mkdir(parents=True)
+    (folder / "membership.csv").write_text("\n".join(lines) + "\n")
+    identity = identity or short_hash(result_relevant(read_config(run)[0]))
+    described = {"config_hash": identity, "seed": seed, "overrides": list(overrides), "draws": list(range(shadows))}
+    (folder / "audit.json").write_text(json.dumps(described))
+    return folder
 
 
 def read_yaml(path: Path) -> Any:

@@ -28,7 +28,7 @@ from helpers.guides import (
     shown_commands,
 )
 from helpers.image_files import pixels, put
-from helpers.run_folders import write_run
+from helpers.run_folders import write_audit, write_run
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SHORT = ("train.iterations=2", "train.epochs=null", "log.every=1", "evaluate.generated_samples=0", "threads=1")
@@ -113,6 +113,7 @@ def check_command(words, gr_run, gr_report, request, run):
     if program == "gr-report":
         for strategy in ("finetune", "joint"):
             write_run(Path("outputs/split_mnist"), strategy=strategy)
+        write_audit(write_run(Path("outputs/split_mnist"), strategy="generative_replay"))
         code, _, err = gr_report(*rest)
         assert code == 0, err
         return
