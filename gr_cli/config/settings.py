@@ -98,6 +98,10 @@ class Settings:
         """
         return live_value(self.live, path, name, content_hash)
 
+    def option(self, group: str, component: object) -> str:
+        """The chosen option of a group, for messages; the class of `component`, its instance, if there is none."""
+        return self.choices.get(group, type(component).__name__)
+
     @property
     def recorded_overrides(self) -> list[str]:
         """The overrides for readers: `model=MyNet` for an object passed from Python."""

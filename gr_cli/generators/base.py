@@ -260,9 +260,9 @@ class Generator(nn.Module, ABC):
         """What keeps the generator from forgetting a class; by default its gradient steps."""
         if type(self).forget_classes is not Generator.forget_classes:
             return ()
-        name, remedy = type(self).__name__, "generator=mixture and generator=gaussian forget classes"
+        remedy = "generator=mixture and generator=gaussian forget classes"
         reason = "does not define forget_classes" if self.closed_form else "is trained by gradient steps"
-        return (SharedFit(f"the generator {name} {reason}", remedy),)
+        return (SharedFit(f"the generator {reason}", remedy),)
 
     def forget_classes(self, classes: Tensor) -> None:
         """Return to the state before any of these classes, bool (U,), was fitted; generators in closed form define it.

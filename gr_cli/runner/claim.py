@@ -64,7 +64,7 @@ def check_claim(settings: Settings, folder: RunFolder) -> Claim:
     privacy = PrivacySettings.from_config(section, len(learner.task_units))
     assert privacy is not None
     check_settings(settings.config)
-    check_private_components(learner)
+    check_private_components(settings, learner)
     ledger = read_ledger(folder, privacy)
     expected = [access for task in range(len(learner.task_units)) for access in private_accesses(learner, task)]
     ledger.require(expected)

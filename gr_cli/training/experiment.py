@@ -185,7 +185,7 @@ def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
     samples, live = benchmark.tasks[0].train, settings.live_value
     learner = build_learner(config, benchmark.spec, learner_units, device, schedule, samples, class_size, live)
     if privacy is not None:
-        check_private_components(learner)
+        check_private_components(settings, learner)
     if config["model"]["_target_"] not in shipped_targets("model"):
         check_own_model(learner.solver, samples, learner_units.shape[1], settings)
     task_units = task_units.to(device)
@@ -195,8 +195,8 @@ def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
     stages = build_stages(benchmark, task_units, learner, config["train"])
     sizes = [len(stage.train) for stage in stages]
     if config["train"]["online"]:
-        check_single_pass(config, learner, sizes)
-    check_private_steps(config, learner, sizes)
+        check_single_pass(settings, learner, sizes)
+    check_private_steps(settings, learner, sizes)
     ledger = None if privacy is None else Ledger(privacy)
     return Experiment(
         settings, benchmark, task_units, learner, stages, threads, hash_of_samples, class_size, ledger=ledger

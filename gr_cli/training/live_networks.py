@@ -110,7 +110,7 @@ def check_own_model(solver: nn.Module, samples: Samples, num_units: int, setting
         ConfigError: It does not return logits, or of another number.
         DataError: It can't process the samples.
     """
-    name = settings.choices.get("model", type(solver).__name__)
+    name = settings.option("model", solver)
     check_parameters(solver, None)
     parameter = next(solver.parameters())
     x, _ = samples.batch(torch.arange(min(len(samples), 4), device=samples.y.device))

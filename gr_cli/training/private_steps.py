@@ -7,23 +7,24 @@ from typing import Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError
 from gr_cli.nn.gradient_rules import GradientRule
 from gr_cli.training.learner import Learner
 
 
-def check_private_steps(config: Mapping[str, Any], learner: Learner, sizes: Sequence[int]) -> None:
+def check_private_steps(settings: Settings, learner: Learner, sizes: Sequence[int]) -> None:
     """Check that private gradient rules can account for the steps of a run.
 
     Args:
-        config: All settings of the run.
+        settings: Settings of the run.
         learner: The learner of the run.
         sizes: Number of training samples of each stage.
 
     Raises:
         ConfigError: The accounting of a private rule would be wrong, or a Poisson sampling rate is set without one.
     """
-    strategy, rules = learner.strategy, private_rules(learner)
+    config, strategy, rules = settings.config, learner.strategy, private_rules(learner)
     if not rules:
         if (rate := config["privacy"]["sampling_rate"]) is not None:
             unused = "is for gradient_rule=dp_sgd, and neither solver nor generator has it"
@@ -34,20 +35,20 @@ def check_private_steps(config: Mapping[str, Any], learner: Learner, sizes: Sequ
         raise ConfigError("gradient_rule", "dp_sgd", needless, "set gradient_rule=none generator/gradient_rule=dp_sgd")
     if strategy.shares_loss_with_generator:
         shared = "trains solver and generator by one loss, and dp_sgd clips the gradients of one network"
-        raise ConfigError("strategy", type(strategy).__name__, shared, "try strategy=generative_replay")
+        raise ConfigError("strategy", settings.option("strategy", strategy), shared, "try strategy=generative_replay")
     if len(rules) > 1 and strategy.solver_reads_samples and not _has_separate_steps(learner):
         common = "solver and generator would read the same Poisson samples, which is accounted for as separate ones"
         raise ConfigError("strategy.generator_training", "alongside", common, "try strategy.generator_training=before")
     if "generator" in rules and learner.generator is not None and not learner.generator.has_sample_gradients:
-        name = type(learner.generator).__name__
-        second_order = f"{name} has a loss on gradients, whose gradients for single samples are not computed"
+        option = settings.option("generator", learner.generator)
+        second_order = f"generator={option} has a loss on gradients, and dp_sgd needs gradients of single samples"
         raise ConfigError("generator.gradient_rule", "dp_sgd", second_order, "try generator=cvae, or another one")
     networks = {"model": learner.solver} if "solver" in rules else {}
     networks |= {"generator": learner.generator} if "generator" in rules and learner.generator is not None else {}
     for field, network in networks.items():
         if any(isinstance(module, _BatchNorm) for module in network.modules()):
             mixing = "has batch statistics, which mix samples, and dp_sgd clips the gradient of each"
-            raise ConfigError(field, type(network).__name__, mixing, "try model.norm=group")
+            raise ConfigError(field, settings.option(field, network), mixing, "try model.norm=group")
     _check_sizes(config, rules, sizes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gr_cli.benchmarks.base import Benchmark
 from gr_cli.benchmarks.distinct import shared_samples
+from gr_cli.config.settings import Settings
 from gr_cli.errors import ConfigError, DataError
 from gr_cli.nn.shared_fit import SharedFit
 from gr_cli.privacy.access import Access, PrivateMechanism
@@ -69,13 +70,17 @@ def _check_distinct(benchmark: Benchmark, privacy: PrivacySettings) -> None:
         )
 
 
-def check_private_components(learner: Learner) -> None:
+def check_private_components(settings: Settings, learner: Learner) -> None:
     """Refuse components that read raw samples by other than private mechanisms.
+
+    Args:
+        settings: Settings of the run, for messages.
+        learner: The learner of the run.
 
     Raises:
         ConfigError: There is such a component.
     """
-    strategy, name = learner.strategy, type(learner.strategy).__name__
+    strategy, name = learner.strategy, settings.option("strategy", learner.strategy)
     if strategy.other_sample_uses is not None:
         remedy = "try strategy=generative_classifier or strategy=generative_replay with a private generator"
         raise ConfigError("strategy", name, f"no budget pays for what it does: {strategy.other_sample_uses}", remedy)
@@ -83,13 +88,13 @@ def check_private_components(learner: Learner) -> None:
     if regularizer is not None and regularizer.needs_second_pass:
         raise ConfigError(
             "strategy.regularizer",
-            type(regularizer).__name__,
+            settings.option("strategy/regularizer", regularizer),
             "the importance of parameters is estimated on raw samples, without budget",
             "set strategy.regularizer=null",
         )
     for part, reader in _readers(learner).items():
         if not _accesses(learner, 0, part, reader):
-            raise _not_private(learner, part)
+            raise _not_private(settings, learner, part)
     generator = learner.generator
     if strategy.solver_reads_samples and generator is not None and generator.closed_form:
         raise ConfigError(
@@ -100,13 +105,13 @@ def check_private_components(learner: Learner) -> None:
         )
 
 
-def _not_private(learner: Learner, part: str) -> ConfigError:
+def _not_private(settings: Settings, learner: Learner, part: str) -> ConfigError:
     """The error about a component that reads raw samples as they are."""
-    generator = type(learner.generator).__name__
+    generator = settings.option("generator", learner.generator)
     if part == "solver":
         return ConfigError(
             "strategy",
-            type(learner.strategy).__name__,
+            settings.option("strategy", learner.strategy),
             "the solver learns raw samples, without budget",
             f"set {_FROM_GENERATED} with a private generator, or gradient_rule=dp_sgd",
         )

@@ -89,11 +89,15 @@ PRIVACY: Table = {
         ("tasks repeat the classes", means("benchmark.repetitions=2")),
         ("are twice in a task", equal_samples(1)),
         ("are in earlier tasks, too", equal_samples(2)),
-        ("no budget pays for what it does", budget("strategy=er")),
+        ("no budget pays for what it does", budget("strategy=er"), "strategy=er: no budget pays for what it does"),
         ("the importance of parameters", budget("strategy=ewc gradient_rule._target_=helpers.private_parts.Spending")),
         ("the generator spends the budget", typed(f"{REPLAY} gradient_rule._target_=helpers.private_parts.Spending")),
         ("the solver learns raw samples, without", budget("strategy=finetune")),
-        ("is fitted to raw samples", budget("strategy=generative_classifier generator=gaussian")),
+        (
+            "is fitted to raw samples",
+            budget("strategy=generative_classifier generator=gaussian"),
+            "generator=gaussian: is fitted",
+        ),
         ("learns raw samples by gradients", budget("strategy=generative_classifier generator=class_vae")),
     ],
 }  # fmt: skip

@@ -235,7 +235,7 @@ def test_a_release_of_the_run_is_listed_and_its_ledger_is_not(gr_run, made):
         (
             ("strategy=generative_classifier", "generator=class_vae", "generator.hidden_dims=[8]"),
             "classes=[3]",
-            "the generator ClassVAE is trained by gradient steps",
+            "the generator is trained by gradient steps",
         ),
         ((*MIXTURE, "normalise=first_task"), "classes=[0]", "inputs are normalised by mean and deviation of the first"),
         (

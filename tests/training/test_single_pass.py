@@ -201,11 +201,11 @@ def test_sums_over_samples_are_those_of_one_pass(strategy):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("strategy=fetril", "strategy=FeTrIL: passes over"),
-        ("strategy=ewc", "strategy=ElasticWeightConsolidation: passes over the samples of a task a second time"),
-        ("strategy=icarl", "strategy=ICaRL: passes over"),
-        ("generator=mixture", "strategy=GenerativeReplay: passes over"),
-        ("strategy=cumulative", "strategy=Cumulative: trains on the samples of earlier tasks again"),
+        ("strategy=fetril", "strategy=fetril: passes over"),
+        ("strategy=ewc", "strategy.regularizer=ewc: passes over the samples of a task a second time"),
+        ("strategy=icarl", "strategy=icarl: passes over"),
+        ("generator=mixture", "strategy=generative_replay: passes over"),
+        ("strategy=cumulative", "strategy=cumulative: trains on the samples of earlier tasks again"),
         ("strategy.generator_training=after", "trains the generator in steps of its own"),
         ("normalise=first_task", "normalise=first_task: reads all samples of the first task"),
         ("train.iterations=5", "train.iterations=5: a single pass over the samples has no other length"),
