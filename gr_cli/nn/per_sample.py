@@ -20,17 +20,25 @@ from torch.func import functional_call, vjp, vmap
 from gr_cli.nn.linear import weight_gradient
 from gr_cli.nn.losses import sum_tensors
 
+_ROUNDING = torch.finfo(torch.float64).eps  # twice the largest relative error of an operation
+_CHUNK = {"cpu": 2**18, "cuda": 2**25}  # float64 values at a time in the largest tensor of a norm: on CPUs a cache's
+
 
 class SampleGradients(ABC):
     """Gradients of B samples with respect to one parameter; tensors may have a leading replica axis."""
 
     @abstractmethod
     def squared_norms(self) -> Tensor:
-        """Squared Euclidean norms (B,)."""
+        """Squared Euclidean norms (B,) in float64, and never below the exact ones of the gradients' values.
+
+        An upper bound of the rounding error is added to what is computed.
+        """
 
     @abstractmethod
     def weighted_sum(self, weights: Tensor) -> Tensor:
-        """The sum over samples under weights (B,), flattened or in the parameter's shape."""
+        """The sum over samples under weights (B,), flattened or in the parameter's shape; weights of gradients with
+        values that are not finite must be 0, and leave these out.
+        """
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,12 @@ class DenseGradients(SampleGradients):
     values: Tensor
 
     def squared_norms(self) -> Tensor:
-        return self.values.square().sum(-1)
+        norms = torch.linalg.vector_norm(self.values, dim=-1, dtype=torch.float64)
+        return norms.square() * (1 + (self.values.shape[-1] + 8) * _ROUNDING)
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
-        return (weights.unsqueeze(-2) @ self.values).squeeze(-2)
+        finite = self.values.nan_to_num(0.0, 0.0, 0.0)  # 0 times infinity is NaN
+        return (weights.unsqueeze(-2) @ finite).squeeze(-2)
 
 
 @dataclass(frozen=True)
@@ -57,16 +67,35 @@ class ProductGradients(SampleGradients):
     right: Tensor  # (B, L, N)
 
     def squared_norms(self) -> Tensor:
-        positions, values = self.left.shape[-2], self.left.shape[-1] * self.right.shape[-1]
-        if positions == 1:
-            return (self.left.square().sum(-1) * self.right.square().sum(-1)).squeeze(-1)
-        if 2 * positions**2 <= values:
-            return ((self.left @ self.left.mT) * (self.right @ self.right.mT)).sum((-2, -1))
-        return (self.left.mT @ self.right).square().sum((-2, -1))
+        positions, m, n = self.left.shape[-2], self.left.shape[-1], self.right.shape[-1]
+        size = max(1, _CHUNK.get(self.left.device.type, 2**25) // max(positions * m, positions * n, positions**2, 1))
+        pairs = zip(self.left.split(size, -3), self.right.split(size, -3), strict=True)
+        return torch.cat([_squared_norms(left, right) for left, right in pairs], -1)
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         scaled = self.left * weights[..., None, None]
         return weight_gradient(scaled.flatten(-3, -2), self.right.flatten(-3, -2))
+
+
+def _squared_norms(left: Tensor, right: Tensor) -> Tensor:
+    """Upper bounds (B,) of the squared norms of products (M, N) in float64, tight up to rounding.
+
+    With S the sum over l of `|left[l]| |right[l]|`, the rounding of products of Gram matrices is at most
+    (M + N + L²) u S², and that of the product itself (3 L + M N) u S², with u half of `_ROUNDING` (Higham 2002,
+    section 3.5). Where the terms of a gradient cancel, S is much larger than its norm.
+    """
+    positions, m, n = left.shape[-2], left.shape[-1], right.shape[-1]
+    left, right = left.double(), right.double()
+    lengths = left.square().sum(-1) * right.square().sum(-1)  # (B, L), squared
+    if positions == 1:
+        return lengths.squeeze(-1) * (1 + (m + n + 8) * _ROUNDING)
+    if 2 * positions**2 <= m * n:
+        squares = ((left @ left.mT) * (right @ right.mT)).sum((-2, -1)).clamp(min=0)
+        operations = m + n + positions**2
+    else:
+        squares = (left.mT @ right).square().sum((-2, -1))
+        operations = 3 * positions + m * n
+    return squares + (operations + 8) * _ROUNDING * lengths.sqrt().sum(-1).square()
 
 
 Gradients = dict[str, SampleGradients]

@@ -137,8 +137,10 @@ class MomentMechanism:
 
 
 def clipped(x: Tensor, radius: float) -> Tensor:
-    """Vectors (N, d), those longer than `radius` scaled to it."""
-    shorter: Tensor = x * (radius / x.norm(dim=1, keepdim=True).clamp(min=radius))
+    """Vectors (N, d), those longer than `radius` scaled to it, and 0 in the place of those that are not finite."""
+    is_finite = x.isfinite().all(1, keepdim=True)
+    finite = torch.where(is_finite, x, 0.0)
+    shorter: Tensor = finite * (radius / finite.norm(dim=1, keepdim=True).clamp(min=radius))
     return shorter
 
 

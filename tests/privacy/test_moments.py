@@ -90,3 +90,16 @@ def test_without_noise_is_positive_semidefinite_and_closer():
 def test_clipping_keeps_direction(length):
     x = torch.tensor([[0.6, 0.8]], dtype=torch.float64) * length
     torch.testing.assert_close(clipped(x, 1.0), x if length <= 1 else x / length)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_sample_that_is_not_finite_changes_answers_by_at_most_one(value):
+    stream = torch.Generator().manual_seed(0)
+    values, means = values_of(5, 1.0, stream), [x[0] for x in values_of(1, 0.1, stream)]
+    added = values_of(1, 1.0, stream)
+    added[0][0, 1] = value
+    neighbour = [torch.cat(pair) for pair in zip(values, added, strict=True)]
+    for answer in (mechanism().sums, lambda v: mechanism().outer_products(v, means)):
+        change = norm([a - b for a, b in zip(answer(neighbour), answer(values), strict=True)])
+        assert 0 < change <= 1 + 1e-12
+    assert clipped(added[0], 2.0).tolist() == [[0.0, 0.0, 0.0]]

@@ -21,8 +21,6 @@ from gr_cli.privacy.noise import gaussian_noise
 from gr_cli.privacy.settings import PrivacySettings
 from gr_cli.types import Positive, VariesPerReplica
 
-_TOLERANCE = 1e-2  # of the check that gradients of samples add up to that of their batch
-
 
 class DPSGD(GradientRule):
     """Differentially private SGD: clipped gradients of single samples, and noise (Abadi et al. 2016).
@@ -31,7 +29,7 @@ class DPSGD(GradientRule):
     gradient of each is scaled down to a norm of at most `max_norm` over all parameters together, and Gaussian noise of
     deviation `noise_multiplier * max_norm` is added to their sum, which is divided by the expected number of samples
     in a task of the largest size that fits. What does not depend on current samples, such as the loss on generated
-    samples, is neither clipped nor noised.
+    samples, is neither clipped nor noised. A gradient that is not finite counts as 0.
 
     A batch has `train.batch_size` positions; those without a sample contribute nothing. They have to be so many that
     more samples are drawn with a probability that costs at most a tenth of `privacy.delta`. Metrics: `gradient_norm`,
@@ -93,18 +91,13 @@ class DPSGD(GradientRule):
         weight = per_replica(loss.current_weight, contributions)
         losses = contributions * (contributions.shape[1] / weight)
         clipped = ClippedGradients(losses, calls, parameters)
-        if step.task != self._checked_task:
-            clipped.check_sum(_TOLERANCE)
+        # The first batch of a task may be empty, or have a gradient that is not finite.
+        if step.task != self._checked_task and clipped.check_sum():
             if loss.rest is not None:
                 clipped.check_independence(loss.rest())
             self._checked_task = step.task
         factors, norms = clipped.clip_factors(self.max_norm)
-        is_sample = norms > 0
-        count = is_sample.sum(1).clamp(min=1)
-        self._metrics = {
-            "gradient_norm": norms.sum(1) / count,
-            "clipped": (is_sample & (factors < 1)).sum(1) / count,
-        }
+        self._metrics = _metrics(factors, norms)
         sums = clipped.weighted_sum(factors)
         scale = loss.current_weight / self.expected_batch_size
         private = self._noised(sums, parameters, scale, step, len(losses))
@@ -148,6 +141,14 @@ class DPSGD(GradientRule):
 
     def metrics(self) -> dict[str, Tensor]:
         return self._metrics
+
+
+def _metrics(factors: Tensor, norms: Tensor) -> dict[str, Tensor]:
+    """Metrics (R,) of a step with factors and norms (R, B)."""
+    is_sample, is_finite = norms > 0, norms.isfinite()
+    mean = norms.where(is_finite, 0).sum(1) / (is_sample & is_finite).sum(1).clamp(min=1)
+    clipped = (is_sample & (factors < 1)).sum(1) / is_sample.sum(1).clamp(min=1)
+    return {"gradient_norm": mean.to(factors.dtype), "clipped": clipped}
 
 
 def _broadcast(scale: float | Tensor, like: Tensor, replicas: int) -> float | Tensor:
