@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from gr_cli._version import __version__
-from gr_cli.errors import AuditError, ConfigError, GrError, IncompleteAuditError, Stop, one_line
+from gr_cli.errors import AuditError, ConfigError, DataError, FolderError, GrError, IncompleteAuditError, Stop, one_line
 from gr_cli.system.output import incomplete_output_message, make_output_robust
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from gr_cli.audit.attacks import AttackRow
     from gr_cli.results.tables import MeasuredTable
@@ -37,9 +37,9 @@ examples:
   gr-audit RUN --generated --memorised pairs.png  by generated samples alone
   gr-audit RUN --canaries                         a run with canaries.count=500
 
-exit codes: 0; 1 if samples were found that the run claims not to store, or a
-shadow failed; 2 for a usage error; 3 if files could not be searched; 130 after
-Ctrl-C"""
+exit codes: 0; 1 if samples were found that the run claims not to store, a
+shadow failed, or one of several runs could not be read and was left out; 2 for
+a usage error; 3 if files could not be searched; 130 after Ctrl-C"""
 
 
 def entry() -> None:
@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from gr_cli.cli.folder_commands import in_start_directory, trusted_names
+    from gr_cli.cli.folder_commands import trusted_names
 
     table_format = _table_format(options)
     config_dirs = [Path(options.config_dir)] if options.config_dir else []
@@ -135,41 +135,44 @@ def _audit(options: argparse.Namespace) -> int:
     _check_attacks(options)
     codes: set[int] = set()
     figures: dict[str, list[AttackRow]] = {}
-    for path in _run_folders(options.folders):
-        with in_start_directory(path) as folder:
-            if not options.attacks:
-                codes.add(_search(folder, trust, sys.stdout if options.raw_samples else sys.stderr))
-            if not options.raw_samples:
-                figures[str(path)] = _attack(folder, options, trust)
+
+    def audit_run(name: str, folder: Path) -> None:
+        if not options.attacks:
+            codes.add(_search(folder, trust, sys.stdout if options.raw_samples else sys.stderr))
+        if not options.raw_samples:
+            figures[name] = _attack(folder, options, trust)
+
+    codes.add(_for_each_run(options.folders, audit_run))
     if figures:
         _write(figures, table_format, options)
-    return 1 if 1 in codes else max(codes, default=0)
+    return 1 if 1 in codes else max(codes)
 
 
 def _measure(options: argparse.Namespace, table_format: str, trust: Sequence[str]) -> int:
     """The tables of `--generated` and `--canaries`."""
     from gr_cli.audit import measured
-    from gr_cli.cli.folder_commands import in_start_directory
 
     _check_measured(options)
     picture = None if options.memorised is None else Path(options.memorised).absolute()
-    tables = {}
-    for path in _run_folders(options.folders):
-        with in_start_directory(path) as folder:
-            if options.canaries:
-                from gr_cli.audit.canaries import canary_table
+    tables: dict[str, MeasuredTable] = {}
 
-                tables[str(path)] = canary_table(folder, tuple(trust), options.confidence)
-            else:
-                tables[str(path)] = _generated(folder, picture, trust)
+    def measure_run(name: str, folder: Path) -> None:
+        if options.canaries:
+            from gr_cli.audit.canaries import canary_table
+
+            tables[name] = canary_table(folder, tuple(trust), options.confidence)
+        else:
+            tables[name] = _generated(folder, picture, trust)
+
+    code = _for_each_run(options.folders, measure_run)
     if table_format == "table":
         from gr_cli.terminal.fitted_table import print_fitted
 
         for table in measured.fitted_tables(tables):
             print_fitted(table)
-    else:
+    elif tables:
         _save(measured.TEXTS[table_format](tables), options.output)
-    return 0
+    return code
 
 
 def _check_attacks(options: argparse.Namespace) -> None:
@@ -203,20 +206,56 @@ def _generated(folder: Path, picture: Path | None, trust: Sequence[str]) -> Meas
     return generated_table(run)
 
 
-def _run_folders(folders: Sequence[str]) -> list[Path]:
-    """The folders of runs among and below some folders."""
+def _for_each_run(folders: Sequence[str], audit: Callable[[str, Path], None]) -> int:
+    """Call `audit` with the name and the folder of each run; one of several that can't be read is left out.
+
+    Returns:
+        1 if a run was left out, else 0.
+
+    Raises:
+        FolderError, DataError: The only run can't be read.
+    """
+    from gr_cli.cli.folder_commands import in_start_directory
+
+    runs, left_out = _run_folders(folders)
+    for path in runs:
+        try:
+            with in_start_directory(path) as folder:
+                audit(str(path), folder)
+        except (FolderError, DataError) as error:
+            if len(runs) + left_out == 1:
+                raise
+            _print_status(f"{error}; left out" if str(path) in str(error) else f"{path}: {error}; left out")
+            left_out += 1
+    return int(left_out > 0)
+
+
+def _run_folders(folders: Sequence[str]) -> tuple[list[Path], int]:
+    """The folders of runs among and below some folders, and how many could not be read.
+
+    Raises:
+        FolderError: A folder is a release, or there is no run below it.
+    """
     from gr_cli.results.discovery import discover_runs
+    from gr_cli.results.release_manifest import MANIFEST
 
     runs: list[Path] = []
+    unreadable: dict[Path, str] = {}
     for path in map(Path, folders):
+        if (path / MANIFEST).is_file() and not (path / "status.json").exists():
+            raise FolderError(
+                f"{path}: is a release, without a training run to audit; name the run that it was written from: "
+                "gr-audit <run>"
+            )
         if not path.is_dir() or (path / "config.yaml").exists() or (path / "status.json").exists():
             runs.append(path)
             continue
         discovered = discover_runs([path])
-        for unreadable, reason in discovered.unreadable.items():
-            _print_status(f"{unreadable}: can't be read ({reason}); left out")
+        unreadable |= discovered.unreadable
         runs += [run.path for run in discovered.runs]
-    return list(dict.fromkeys(runs))
+    for path, reason in unreadable.items():
+        _print_status(f"{path}: can't be read ({reason}); left out")
+    return list(dict.fromkeys(runs)), len(unreadable)
 
 
 def _table_format(options: argparse.Namespace) -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gr_cli.report.formats import csv_file, json_file, markdown
 from gr_cli.report.tables import TextTable
-from gr_cli.results.tables import CellValue, Column, MeasuredTable, display_factor, name_with_unit
+from gr_cli.results.tables import CellValue, Column, MeasuredTable, TableRow, display_factor, name_with_unit
 from gr_cli.terminal.fitted_table import FittedColumn, FittedTable
+
+_ENDS = ("_low", "_high")  # of the names of columns with the ends of an interval
+_BLOCKS = ("part", "score")  # the terminal shows a block of rows for each of their values
+# By table: columns with the same value in all rows, which the terminal shows above the table.
+_SETTINGS = {"generated_samples": ("after_task", "generated"), "canaries": ("delta", "confidence")}
 
 Tables = Mapping[str, MeasuredTable]
 """The table of each run, by its name."""
@@ -52,17 +57,48 @@ TEXTS: Mapping[str, Callable[[Tables], str]] = {"csv": csv_text, "json": json_te
 
 
 def fitted_tables(tables: Tables) -> Iterator[FittedTable]:
-    """A table for each run for the terminal."""
+    """Tables for the terminal, which fit into 80 characters: a row for each figure where figures have intervals."""
     for run, table in tables.items():
-        columns = {
-            column: FittedColumn(
-                _header(column), tuple(_cell(row[column.name], column) for row in table.rows), is_text=column.key
+        settings = [column for column in table.format.columns if column.name in _SETTINGS[table.format.name]]
+        shown = [column for column in table.format.columns if column not in settings]
+        values = [f"{_header(column)}: {_cell(table.rows[0][column.name], column)}" for column in settings]
+        heading = [run, ", ".join(values)]
+        is_interval = {f"{column.name}{end}" for column in shown for end in _ENDS} & {column.name for column in shown}
+        meanings = [column for column in shown if not column.key and column.name not in is_interval]
+        notes = [table.format.description, *(f"{_header(column)}: {column.meaning}" for column in meanings)]
+        if is_interval:
+            yield _figure_rows(table, [c for c in shown if c.name not in is_interval], heading, notes)
+            continue
+        blocks: dict[tuple[str, ...], list[TableRow]] = {}
+        for row in table.rows:
+            blocks.setdefault(tuple(str(row[name]) for name in _BLOCKS), []).append(row)
+        for i, (block, rows) in enumerate(blocks.items()):
+            columns = {
+                column: FittedColumn(_header(column), tuple(_cell(row[column.name], column) for row in rows))
+                for column in shown
+                if column.name not in _BLOCKS
+            }
+            yield FittedTable(
+                [*(heading if i == 0 else []), ": ".join(block)],
+                [[fitted for column, fitted in columns.items() if column.key]],
+                [fitted for column, fitted in columns.items() if not column.key],
+                [],
+                notes if i == len(blocks) - 1 else [],
             )
-            for column in table.format.columns
-        }
-        names = [fitted for column, fitted in columns.items() if column.key]
-        values = [fitted for column, fitted in columns.items() if not column.key]
-        yield FittedTable([run], [names], values[:1], values[1:], [table.format.description])
+
+
+def _figure_rows(table: MeasuredTable, columns: Sequence[Column], heading: list[str], notes: list[str]) -> FittedTable:
+    """A table with a row for each figure of each row: its name, value and interval."""
+    keys, figures = [column for column in columns if column.key], [column for column in columns if not column.key]
+    pairs = [(row, figure) for row in table.rows for figure in figures]
+    names = [FittedColumn(_header(key), tuple(_cell(row[key.name], key) for row, _ in pairs)) for key in keys]
+    names.append(FittedColumn("figure", tuple(_header(figure) for _, figure in pairs), is_text=True))
+    ends = {"value": "", "low": "_low", "high": "_high"}
+    values = [
+        FittedColumn(header, tuple(_cell(row.get(f"{figure.name}{end}"), figure) for row, figure in pairs))
+        for header, end in ends.items()
+    ]
+    return FittedTable(heading, [names], values, [], ["low and high: interval of 95 %", *notes])
 
 
 def _header(column: Column) -> str:

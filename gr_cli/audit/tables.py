@@ -122,7 +122,36 @@ def audit_figure(rows: Sequence[AttackRow]) -> Figure | None:
             }
             curves.append(Curve(ALL_TASKS_LINE if task == ALL_TASKS else f"task {task}", points))
         panels[Column(part, f"area under the curve of the {part}", "")] = curves
-    return measure_panels(panels, dict.fromkeys(panels, 1.0)) if panels else None
+    if not panels:
+        return None
+    figure = measure_panels(panels, dict.fromkeys(panels, 1.0))
+    _show_guessing(figure, [row.value for row in shown if row.value is not None])
+    return figure
+
+
+def _show_guessing(figure: Figure, areas: Sequence[float]) -> None:
+    """Give all panels the same range, which the values fill, with the area of guessing as a line."""
+    low, high = min(0.5, *areas), max(0.5, *areas)
+    margin = max(0.1 * (high - low), 0.02)
+    for i, axes in enumerate(figure.axes):
+        box = axes.get_position()
+        axes.set_position((0.14 + 0.49 * (i % 2), box.y0, 0.35, box.height))
+        axes.set_ylim(low - margin, high + margin)
+        start, end = axes.get_xlim()
+        axes.set_xticks([tick for tick in axes.get_xticks() if start <= tick <= end])
+        axes.set_xlim(start, end + 0.4 * (end - start))  # room for the name of the line
+        axes.axhline(0.5, color="black", linewidth=0.5, linestyle=":", zorder=0)
+        axes.annotate(
+            "guessing",
+            (1.0, 0.5),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 1),
+            textcoords="offset points",
+            ha="right",
+            fontsize=5.5,
+        )
+        if i % 2 == 0:
+            axes.set_ylabel("area under the curve", fontsize=6.5)
 
 
 def save_figure(rows: Sequence[AttackRow], path: Path) -> None:

@@ -183,3 +183,16 @@ def test_the_picture_has_a_panel_for_each_part():
     figure = audit_figure(ROWS)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["solver", "generator"]
     assert audit_figure(ROWS[1:2]) is None
+
+
+def test_the_axis_of_the_picture_fits_the_values_and_guessing():
+    for areas in ((0.55, 0.58), (0.3, 0.45)):
+        rows = [AttackRow(after, 0, "solver", "likelihood_ratio", "auc", a, a, a, 80) for after, a in enumerate(areas)]
+        (axes,) = audit_figure(rows).axes
+        low, high = axes.get_ylim()
+        assert low < min(0.5, *areas) and max(0.5, *areas) < high and high - low < 0.3
+        assert axes.get_ylabel() == "area under the curve"
+        (line,) = [line for line in axes.lines if list(line.get_ydata()) == [0.5, 0.5]]
+        (name,) = axes.texts
+        assert name.get_text() == "guessing" and line.get_linewidth() < 1
+        assert list(axes.get_xticks()) == [1, 2]

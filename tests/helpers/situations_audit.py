@@ -46,6 +46,12 @@ def a_picture_of_long_vectors(hands: Hands) -> object:
     return None
 
 
+def a_release(hands: Hands) -> object:
+    Path("released").mkdir()
+    Path("released/manifest.json").write_text("{}", encoding="utf-8")
+    return hands.gr_audit("released")
+
+
 def audited(*words: str) -> Situation:
     """Call `gr-audit` on the folder of a finished tiny run."""
     return lambda hands: hands.gr_audit(hands.over(), *words)
@@ -58,6 +64,7 @@ AUDITS: Table = {
         ("must end in .png", audited("--generated", "--memorised", "pairs.txt")),
         ("are settings of shadow runs, and none", audited("--raw-samples", "--", "train.iterations=5")),
         ("must be above 0 and below 1", audited("--canaries", "--confidence", "2")),
+        ("is a release", a_release),
     ],
     "audit/canaries.py": [
         ("has no canaries", lambda hands: canary_table(hands.over())),
