@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gr_cli._version import __version__
 from gr_cli.cli.compose import composed_once, plain_overrides, settings_from_config
@@ -248,8 +248,15 @@ def _job(config: DictConfig) -> float | None:
 
 
 def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep: Path | None = None) -> float | None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from gr_cli.cli.sweepers.selection import check_foreign_sweeper
     from gr_cli.terminal.run_display import TerminalObserver
 
+    epsilon = settings.config["privacy"]["epsilon"]
+    if sweep is not None:
+        # The sweep was checked with its common settings; this job may be the first with a budget.
+        check_foreign_sweeper(cast("DictConfig", HydraConfig.instance().cfg), epsilon)
     if settings.config["inspect"]:
         from gr_cli.evaluation.inspection import inspect_benchmark
 
@@ -266,4 +273,6 @@ def _run(settings: Settings, path: Path | None = None, live: bool = True, sweep:
     terminal = TerminalObserver(live=live, sweep_progress=None if sweep is None else current_sweep().progress)
     resume_garbage_collection()
     result = run(settings, folder, Observers(terminal, TrackerObserver(sweep)))
+    if epsilon is not None:
+        return None  # metrics are read from samples without budget: nothing may be chosen by them
     return result.value(settings.config["objective"])

@@ -49,7 +49,8 @@ class DenseGradients(SampleGradients):
 
     def squared_norms(self) -> Tensor:
         norms = torch.linalg.vector_norm(self.values, dim=-1, dtype=torch.float64)
-        return norms.square() * (1 + (self.values.shape[-1] + 8) * _ROUNDING)
+        squares: Tensor = norms.square() * (1 + (self.values.shape[-1] + 8) * _ROUNDING)
+        return squares
 
     def weighted_sum(self, weights: Tensor) -> Tensor:
         finite = self.values.nan_to_num(0.0, 0.0, 0.0)  # 0 times infinity is NaN

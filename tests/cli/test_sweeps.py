@@ -217,7 +217,9 @@ def test_every_kind_of_sweep_values_is_counted(gr_run, words, number):
     assert len(listed()) == len(states()) == number
 
 
-def test_jobs_of_an_adaptive_sweeper_are_counted_at_the_end(gr_run, monkeypatch):
+@pytest.fixture
+def searching(monkeypatch):
+    """The words that choose an adaptive sweeper of another package."""
     from hydra.core.plugins import Plugins
 
     known = Plugins.instance().class_name_to_class  # which makes the sweeper's class a second time
@@ -229,12 +231,39 @@ def test_jobs_of_an_adaptive_sweeper_are_counted_at_the_end(gr_run, monkeypatch)
     Searching.__qualname__ = "Searching"  # Hydra looks it up by its name
     monkeypatch.setattr(sys.modules[__name__], "Searching", Searching, raising=False)
     monkeypatch.setitem(known, "hydra_plugins.searching.Searching", Searching)
-    words = ("-m", *TINY, "hydra.sweeper._target_=hydra_plugins.searching.Searching", "optimizer=sgd")
+    return "-m", *TINY, "hydra.sweeper._target_=hydra_plugins.searching.Searching"
+
+
+def test_jobs_of_an_adaptive_sweeper_are_counted_at_the_end(gr_run, searching):
+    words = (*searching, "optimizer=sgd")
     code, _, err = gr_run(*words, "seed=0,1")
     assert (code, err) == (0, ""), err
     for launcher in ((), ("hydra/launcher=batched",)):
         code, _, err = gr_run(*words, "optimizer.lr=0.1,1e30", *launcher)
         assert code == 1 and "1 of 2 runs did not finish" in err, err
+
+
+def test_an_adaptive_sweeper_trains_no_runs_with_a_budget(gr_run, searching):
+    refused = "hydra/sweeper=Searching: each trial would spend ε = 1 on the same samples, and read its objective"
+    code, out, err = gr_run(*searching, "privacy.epsilon=1", "seed=0,1")
+    assert (code, out, err.count("\n")) == (2, "", 1) and refused in err
+    code, _, err = gr_run(*searching, "privacy.epsilon=null,1")
+    assert code == 1 and err.count(refused) == 1
+    assert [each for each in states().values() if each == "finished"] == ["finished"]
+
+
+def test_a_run_with_a_budget_returns_no_objective(monkeypatch):
+    from gr_cli.cli import main
+    from gr_cli.results.record import Result
+
+    returned = []
+    run = main._run
+    monkeypatch.setattr(main, "_run", lambda *args, **options: returned.append(run(*args, **options)))
+    monkeypatch.setattr(Result, "value", lambda *_: 0.5)
+    private = ("generator._target_=helpers.private_parts.NoisyMeans", "privacy.epsilon=2", "threads=1")
+    for words in (TINY, ("strategy=generative_classifier", *private)):
+        assert main.main([*words, "objective=average_accuracy"]) == 0
+    assert returned == [0.5, None]
 
 
 # --- memory

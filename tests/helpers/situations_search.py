@@ -78,6 +78,7 @@ SEARCHES: Table = {
         ("Optuna is not installed", without_optuna),
         ("or newer is needed", with_old_optuna),
         ("cmaes is not installed", without_cmaes),
+        ("each trial would spend", search(HELD_OUT, LR, "privacy.epsilon=1")),
     ],
     "cli/sweepers/search_space.py": [
         ("has nothing to search", search(HELD_OUT)),
@@ -95,7 +96,6 @@ SEARCHES: Table = {
         ("_settings", search(HELD_OUT, "optimizer.lrr=0.1,0.2"), "no such setting"),
         ("is the same for all trials", search(HELD_OUT, LR, "objective=forgetting,average_accuracy")),
         ("shows one benchmark", search(HELD_OUT, LR, "inspect=true")),
-        ("each trial would spend", search(HELD_OUT, LR, "privacy.epsilon=1")),
         ("better is not known", search(LR, "strategy=generative_replay", "objective=sample_class_share")),
         ("another process runs this search", at_the_same_time),
         ("has no value in", without_a_value),

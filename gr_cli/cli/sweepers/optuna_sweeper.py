@@ -24,6 +24,7 @@ from gr_cli.cli.job_composer import JobComposer, composing_once
 from gr_cli.cli.launchers.selection import runs_in_this_process
 from gr_cli.cli.sweep import current_sweep
 from gr_cli.cli.sweepers.search_space import SearchSpace, parse_search_space
+from gr_cli.cli.sweepers.selection import check_not_private
 from gr_cli.cli.sweepers.study import RunOutcome, Sampler, SearchStudy, StudyOptions, quiet_optuna, runs_of
 from gr_cli.config.settings import short_hash
 from gr_cli.errors import CompositionError, ConfigError, FolderError, GrError
@@ -206,14 +207,7 @@ class OptunaSweeper(Sweeper):
             settings = self._composer.settings(overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise CompositionError(describe_error(error, overrides)) from error
-        epsilon = settings.config["privacy"]["epsilon"]
-        if epsilon is not None:
-            raise ConfigError(
-                "hydra/sweeper",
-                "optuna",
-                f"each trial would spend ε = {epsilon:g} on the same samples, and read its objective from them",
-                "search on other samples with privacy.epsilon=null; combinations of -m are trained, and their ε added",
-            )
+        check_not_private("optuna", settings.config["privacy"]["epsilon"])
         return settings
 
     def _run_batch(self, study: SearchStudy, space: SearchSpace, batch: Sequence[FrozenTrial], objective: str) -> None:

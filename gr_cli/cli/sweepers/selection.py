@@ -36,18 +36,54 @@ def launches_own_jobs(config: DictConfig) -> bool:
     return sweeper_target(config).endswith("BasicSweeper") or sweeper_target(config).startswith(PLUGIN_PACKAGES[0])
 
 
+def check_not_private(sweeper: str | None, epsilon: float | None) -> None:
+    """Refuse a sweeper that chooses settings by the results of runs with a budget of privacy.
+
+    Args:
+        sweeper: Option of the config group `hydra/sweeper`.
+        epsilon: `privacy.epsilon`.
+
+    Raises:
+        ConfigError: The runs have a budget.
+    """
+    if epsilon is not None:
+        raise ConfigError(
+            "hydra/sweeper",
+            sweeper,
+            f"each trial would spend ε = {epsilon:g} on the same samples, and read its objective from them",
+            "search on other samples with privacy.epsilon=null; combinations of -m are trained, and their ε added",
+        )
+
+
+def check_foreign_sweeper(config: DictConfig, epsilon: float | None) -> None:
+    """Refuse runs with a budget of privacy under another sweeper than Hydra's basic one or one of this program: it may
+    be adaptive, and counts no budget.
+
+    Args:
+        config: A configuration with the settings of Hydra.
+        epsilon: `privacy.epsilon`.
+
+    Raises:
+        ConfigError: The runs have a budget.
+    """
+    if not launches_own_jobs(config):
+        choice = str(config.hydra.runtime.choices.get("hydra/sweeper"))
+        check_not_private(sweeper_target(config).rpartition(".")[2] if choice == "basic" else choice, epsilon)
+
+
 def check_sweeper(config: DictConfig) -> None:
     """Check that a sweeper of this program has the packages that it needs, and accepts its settings.
 
     Raises:
         CompositionError: A package is not installed, or too old.
-        ConfigError: A setting does not fit.
+        ConfigError: A setting does not fit, or another sweeper would train runs with a budget of privacy.
     """
     from omegaconf import OmegaConf
 
     from gr_cli.config.instantiate import check_node
 
     target = sweeper_target(config)
+    check_foreign_sweeper(config, OmegaConf.select(config, "privacy.epsilon"))
     if not target.startswith(PLUGIN_PACKAGES[0]):
         return
     ours: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
