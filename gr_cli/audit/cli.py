@@ -6,11 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from gr_cli._version import __version__
 from gr_cli.errors import AuditError, ConfigError, DataError, FolderError, GrError, IncompleteAuditError, Stop, one_line
 from gr_cli.system.output import incomplete_output_message, make_output_robust
+from gr_cli.terminal.arguments import Parser, output_format
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -77,12 +78,6 @@ def main(arguments: Sequence[str]) -> int:
         return 130
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Raise a ConfigError, which `main` prints in one line."""
-        raise ConfigError("arguments", " ".join(sys.argv[1:]), message, "see gr-audit --help")
-
-
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; what follows `--` are overrides of the shadows."""
     words = list(arguments)
@@ -93,10 +88,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(
-        "gr-audit", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter, allow_abbrev=False
-    )
+    parser = Parser("gr-audit", description=_DESCRIPTION, epilog=_EPILOG)
     add = parser.add_argument
     add("folders", nargs="+", metavar="FOLDER", help="runs, sweeps, or parents of them")
     only = parser.add_mutually_exclusive_group()
@@ -124,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 def _audit(options: argparse.Namespace) -> int:
     from gr_cli.cli.folder_commands import trusted_names
 
-    table_format = _table_format(options)
+    table_format = output_format(options.format, options.output, _SUFFIXES)
     config_dirs = [Path(options.config_dir)] if options.config_dir else []
     trust = trusted_names([name for name in options.trust.split(",") if name], config_dirs)
     if options.overrides and (options.raw_samples or options.generated or options.canaries):
@@ -256,18 +248,6 @@ def _run_folders(folders: Sequence[str]) -> tuple[list[Path], int]:
     for path, reason in unreadable.items():
         _print_status(f"{path}: can't be read ({reason}); left out")
     return list(dict.fromkeys(runs)), len(unreadable)
-
-
-def _table_format(options: argparse.Namespace) -> str:
-    """The format of the figures: as asked for, or by the ending of the file, or for a terminal or not."""
-    if options.output is None:
-        return str(options.format or ("table" if sys.stdout.isatty() else "markdown"))
-    by_suffix = {suffix: name for name, suffix in _SUFFIXES.items()}
-    table_format = options.format or by_suffix.get(Path(options.output).suffix)
-    if table_format not in _SUFFIXES:
-        endings = ", ".join(by_suffix)
-        raise ConfigError("--output", options.output, f"must end in {endings}", "or name its format by --format")
-    return str(table_format)
 
 
 def _search(path: Path, trust: Sequence[str], stream: TextIO) -> int:

@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from gr_cli._version import __version__
 from gr_cli.config.output_root import default_output_root
 from gr_cli.errors import ConfigError, FolderError, GrError, one_line
 from gr_cli.system.output import incomplete_output_message, make_output_robust
+from gr_cli.terminal.arguments import Parser, output_format
 
 if TYPE_CHECKING:
     from gr_cli.report.groups import Grouping
@@ -67,12 +68,6 @@ def main(arguments: Sequence[str]) -> int:
         return 130
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Raise a ConfigError, which `main` prints in one line."""
-        raise ConfigError("arguments", " ".join(sys.argv[1:]), message, "see gr-report --help")
-
-
 def _joined_sort_keys(arguments: Sequence[str]) -> list[str]:
     """The arguments with `--sort -key` as one, because argparse takes `-key` for an option."""
     joined: list[str] = []
@@ -85,10 +80,7 @@ def _joined_sort_keys(arguments: Sequence[str]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(
-        "gr-report", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=formatter, allow_abbrev=False
-    )
+    parser = Parser("gr-report", description=_DESCRIPTION, epilog=_EPILOG)
     add = parser.add_argument
     add(
         "folders",
@@ -150,7 +142,7 @@ def _report(options: argparse.Namespace) -> int:
     if options.watch:
         return _watch(folders, options)
     _check_arguments(options)
-    table_format = _table_format(options)
+    table_format = output_format(options.format, options.output, _SUFFIXES)
     if options.html is not None:
         from gr_cli.report.page import start_library
 
@@ -178,18 +170,6 @@ def _check_arguments(options: argparse.Namespace) -> None:
         if getattr(options, name) == "-":
             problem = "must be a name, not standard output"
             raise ConfigError(f"--{name}", "-", problem, "without --output the table is printed, --format says how")
-
-
-def _table_format(options: argparse.Namespace) -> str:
-    """The format of the table: as asked for, or by the ending of the file, or for a terminal or not."""
-    if options.output is None:
-        return str(options.format or ("table" if sys.stdout.isatty() else "markdown"))
-    by_suffix = {suffix: name for name, suffix in _SUFFIXES.items()}
-    table_format = options.format or by_suffix.get(Path(options.output).suffix)
-    if table_format not in _SUFFIXES:
-        endings = ", ".join(by_suffix)
-        raise ConfigError("--output", options.output, f"must end in {endings}", "or name its format by --format")
-    return str(table_format)
 
 
 def _print_status(message: object) -> None:
