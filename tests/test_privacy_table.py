@@ -107,10 +107,10 @@ def test_the_table_as_markdown(script, run_of):
     lines = text.splitlines()
     assert lines[0] == "After task 2:"
     assert (
-        "| digits | `vae` | 1.5 | 60.0 | 50.0 | solver | 0.650 (0.550 to 0.750) | 0.700 (0.600 to 0.800) | "
+        "| digits | `vae` | 300 | 1.5 | 60.0 | 50.0 | solver | 0.650 (0.550 to 0.750) | 0.700 (0.600 to 0.800) | "
         "2.00 (1.00 to 3.00) |"
     ) in lines
     assert lines[-1] == "| digits | `vae` | solver | +0.100 | 1 |"
     assert sum("| digits |" in line for line in lines) == 2
     without = script.markdown(list(script.rows_of("digits", "vae", [run_of("b")])), [])
-    assert "| digits | `vae` | none | 60.0 |" in without
+    assert "| digits | `vae` | 300 | none | 60.0 |" in without
