@@ -73,7 +73,9 @@ def _own_locations(name: str) -> list[Path]:
         return []
     if spec is None:
         return []
-    paths = [Path(entry).absolute() for entry in spec.submodule_search_locations or [spec.origin or ""]]
+    # A package without __init__.py has a location for each entry of sys.path, which may have an entry twice.
+    entries = spec.submodule_search_locations or [spec.origin or ""]
+    paths = list(dict.fromkeys(Path(entry).absolute() for entry in entries))
     return [path for path in paths if path.exists() and not any(map(path.is_relative_to, _installed()))]
 
 

@@ -36,10 +36,12 @@ def add_run(folder: Path) -> None:
 
 
 REPORT: Table = {
-    "report/cli.py": [
-        ("arguments={}: {}; see gr-report --help", reported("--nonsense"), "unrecognized arguments: --nonsense"),
-        ("can't be written, there is no folder {}; make it first", reported("--output", "nowhere/table.csv")),
+    "terminal/arguments.py": [
+        ("arguments={}: {}; see {} --help", reported("--nonsense"), "unrecognized arguments: --nonsense"),
         ("--output={}: must end in {}; or name its format by --format", reported("--output", "table")),
+    ],
+    "report/cli.py": [
+        ("can't be written, there is no folder {}; make it first", reported("--output", "nowhere/table.csv")),
         ("arguments={}: is a folder; name folders before the options", reported("--metrics", "forgetting", "outputs")),
         ("--{}=-: must be a name, not standard output; without --output the table", reported("--html", "-")),
         (

@@ -300,12 +300,6 @@ RUNS: Table = {
     "audit/cli.py": [
         ("_search", audited(lambda folder: add(folder, of_task(0, 2))), "2 training samples"),
         ("of its parts could not be read", audited(file("export.pt", "no tensors"))),
-        (
-            "arguments={}: {}; see gr-audit --help",
-            audited(nothing, "--attacks", "--raw-samples"),
-            "not allowed with argument",
-        ),
-        ("must end in {}", audited(nothing, "--output", "table.txt")),
     ],
     "audit/shadows.py": [
         ("must be even, because draws", audited(nothing, "--attacks", "--shadows", "7")),

@@ -266,7 +266,7 @@ def test_losses_that_are_logged_leave_out_padding():
         ([*SOLVER, "model=resnet18", "model.norm=batch"], "batch statistics, which mix samples"),
         (
             [*SOLVER, *OWN_RULE, "strategy=generative_replay", "generator=wgan_gp", *REPLAY[2:]],
-            "WGANGP has a loss on gradients",
+            "generator=wgan_gp has a loss on gradients",
         ),
         ([*SOLVER, *OWN_RULE, "strategy=generative_replay", "generator=vae", *REPLAY[3:]], "read the same Poisson"),
         (["strategy=finetune", "privacy.epsilon=null"], "privacy.sampling_rate=0.05: is for gradient_rule=dp_sgd"),

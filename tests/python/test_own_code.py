@@ -1,6 +1,6 @@
 """Own modules and packages: an edited one is another run, on the command line and from Python."""
 
-import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -98,6 +98,15 @@ def test_code_that_was_imported_before_an_edit_is_refused():
             code_hashes(config)
         importlib.reload(module)
     assert modules[1].width == 44 and code_hashes(config) != before
+
+
+def test_a_folder_twice_on_the_path_counts_once(monkeypatch):
+    edit("own_folder/layers.py", "width = 44\n")  # without __init__.py it has a location for each entry of sys.path
+    once = own_code_hash("own_folder")
+    monkeypatch.syspath_prepend(Path.cwd())
+    edit("own_folder/layers.py", "width = 44\n")
+    assert len(importlib.util.find_spec("own_folder").submodule_search_locations) == 2
+    assert own_code_hash("own_folder") == once is not None
 
 
 def test_installed_packages_do_not_count():
