@@ -132,6 +132,7 @@ def test_shadows_are_the_configuration_of_the_run_with_overrides(made):
     ]
     config = shadows.jobs[0].config
     assert config["train"]["iterations"] == 5 and config["optimizer"]["lr"] == 0.01
+    assert config["evaluate"]["samples"] == 100
     assert config["model"] == shadows.settings.config["model"] and config["seed"] == shadows.settings.seed
     assert shadows.folder != plan_shadows(folder, 6, None, []).folder
     assert plan_shadows(folder, 8, None, []).folder == plan_shadows(folder, 6, None, []).folder
