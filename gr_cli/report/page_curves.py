@@ -60,6 +60,7 @@ class Family:
         description: A sentence for readers.
         bounds: Range of possible values by column, where it is not that of the column.
         curves: Names of the curves of all configurations so far, as keys.
+        measured: Names of the columns that some configuration so far has values in.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Family:
     description: str = ""
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
     curves: dict[str, None] = field(default_factory=dict)
+    measured: set[str] = field(default_factory=set)
 
     def as_dict(self) -> dict[str, Any]:
         """Texts and ranges of the family."""
@@ -84,6 +86,7 @@ class Family:
                 **shown_bounds(self._bounds_of(column), column.unit),
             }
             for column in self.columns
+            if column.name in self.measured
         ]
         texts = {"name": self.name, "title": self.title, "x": self.x, "description": self.description}
         return {
@@ -110,6 +113,7 @@ class Family:
         by_curve: dict[tuple[str, str], dict[float, dict[int, float]]] = {}
         for seed, values in self.read(group).items():
             self.curves |= dict.fromkeys(curve for _, curve, _ in values)
+            self.measured |= {column for column, _, _ in values}
             known = {column.name for column in self.columns}
             self.columns += [
                 Column(name, "", "", "lower")

@@ -23,6 +23,7 @@ MEMBERSHIP_FILE = "membership.csv"
 MEMBERSHIP = "membership"  # name of the table
 _ATTACK = "likelihood_ratio"
 _AUC, _RATE = "auc", "tpr_at_fpr_0.01"
+_PARTS = ("solver", "generator", "generated_samples")  # have columns in every run, so that tables of runs are alike
 _PART = re.compile(r"\w{1,40}", re.ASCII)
 
 
@@ -92,7 +93,7 @@ def find_audit(run: Path, seed: int, identity: str) -> Audit | None:
 def _table_of(figures: Sequence[Mapping[str, str]]) -> tuple[TableFormat, list[dict[str, str]]]:
     """The table from a row for each figure."""
     shown = [row for row in figures if row["attack"] == _ATTACK and row["metric"] in (_AUC, _RATE)]
-    parts = list(dict.fromkeys(row["part"] for row in shown))
+    parts = list(dict.fromkeys([*_PARTS, *(row["part"] for row in shown)]))
     if wrong := [part for part in parts if _PART.fullmatch(part) is None]:
         raise ValueError(f"{wrong[0]!r} is no name of an attacked part")
     values: dict[tuple[str, str], dict[str, str]] = {}
@@ -102,17 +103,15 @@ def _table_of(figures: Sequence[Mapping[str, str]]) -> tuple[TableFormat, list[d
         if row["value"]:
             parse_finite_float(row["value"])
     columns = [column for part in parts for column in _columns(part)]
-    # A rate that needs more samples than any task had is no column.
-    present = [column for column in columns if any(row.get(column.name) for row in values.values())]
     rows = [
-        {AFTER_TASK.name: after, TASK.name: task, **{column.name: row.get(column.name, "") for column in present}}
+        {AFTER_TASK.name: after, TASK.name: task, **{column.name: row.get(column.name, "") for column in columns}}
         for (after, task), row in values.items()
     ]
     description = (
         "Membership inference by the likelihood ratio of shadow runs (gr-audit): what the score of a sample reveals of "
         "whether the run was trained on it."
     )
-    return TableFormat(MEMBERSHIP, description, (AFTER_TASK, TASK, *present)), rows
+    return TableFormat(MEMBERSHIP, description, (AFTER_TASK, TASK, *columns)), rows
 
 
 def _column_name(part: str, metric: str) -> str:

@@ -142,6 +142,7 @@ def write_audit(
     shadows: int = 16,
     rate: str = "",
     identity: str | None = None,
+    generator: bool = True,
 ) -> Path:
     """Write an audit of a run: the solver after each task; after the last one the generator, too."""
     lines = [AUDIT_HEADER]
@@ -150,7 +151,7 @@ def write_audit(
             for attack, more in (("likelihood_ratio", 0.0), ("threshold", 0.3)):
                 lines.append(f"{after},{task},solver,{attack},auc,{auc(seed, after, task) + more:.6f},,,80")
                 lines.append(f"{after},{task},solver,{attack},tpr_at_fpr_0.01,{rate},,,80")
-            if after == TASKS - 1:
+            if generator and after == TASKS - 1:
                 lines.append(f"{after},{task},generator,likelihood_ratio,auc,0.75,0.7,0.8,80")
     folder = run / "audit" / name
     folder.mkdir(parents=True)

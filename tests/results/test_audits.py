@@ -67,6 +67,20 @@ def test_the_page_draws_it_and_counts_it_as_a_cost(tmp_path, capsys):
     assert "membership" in [family["name"] for family in data["families"]]
 
 
+def test_runs_without_a_generator_are_on_the_same_page(tmp_path, capsys):
+    written(tmp_path)
+    other = write_run(tmp_path, 0)
+    write_audit(other, generator=False)
+    page = tmp_path / "page.html"
+    assert main([str(tmp_path), "--html", str(page)]) == 0
+    data = embedded(page.read_text(encoding="utf-8"))
+    columns = [set(configuration["curves"]["membership"]) for configuration in data["configurations"]]
+    assert columns == [{"solver_auc"}, {"solver_auc", "generator_auc"}]
+    (family,) = [family for family in data["families"] if family["name"] == "membership"]
+    assert [column["name"] for column in family["columns"]] == ["solver_auc", "generator_auc"]
+    assert "left out" not in capsys.readouterr().err
+
+
 def test_without_an_audit_there_is_no_such_table(tmp_path):
     run = write_run(tmp_path)
     assert audit_of(run) is None
