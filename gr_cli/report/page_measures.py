@@ -115,14 +115,10 @@ def costs_of(group: Group, units: Mapping[str, tuple[str, float]]) -> dict[str, 
         for name, (unit, size) in units.items()
         if name in names
     }
-    costs |= {
-        name_with_unit(name, FRACTION if name.startswith(_MEMBERSHIP) else ""): {
-            seed: value * (display_factor(FRACTION) if name.startswith(_MEMBERSHIP) else 1.0)
-            for seed, value in group.metric(name).items()
-        }
-        for name in names
-        if name.startswith((_MEMBERSHIP, *_BUDGETS))
-    }
+    for name in (name for name in names if name.startswith((_MEMBERSHIP, *_BUDGETS))):
+        unit = FRACTION if name.startswith(_MEMBERSHIP) else ""
+        values = {seed: value * display_factor(unit) for seed, value in group.metric(name).items()}
+        costs[name_with_unit(name, unit)] = values
     costs |= {
         f"parameters of the {name.removeprefix(_PARAMETERS)}": group.metric(name)
         for name in names

@@ -30,7 +30,7 @@ def table_names(folder: RunFolder) -> list[str]:
         FolderError: tables.json can't be read.
     """
     formats = _formats(folder)
-    return [*_KEYS, *formats, *([MEMBERSHIP] if MEMBERSHIP not in formats and _audit(folder) is not None else [])]
+    return [*_KEYS, *formats, *([MEMBERSHIP] if MEMBERSHIP not in formats and _is_audited(folder) else [])]
 
 
 def table_frame(folder: RunFolder, name: str) -> DataFrame:
@@ -122,6 +122,14 @@ def _formats(folder: RunFolder) -> Mapping[str, Any]:
         return folder.tables()
     except (OSError, ValueError) as error:
         raise _unreadable(folder, TABLES_FILE, error) from error
+
+
+def _is_audited(folder: RunFolder) -> bool:
+    """Whether the run has an audit, also one that can't be read: other tables don't need it."""
+    try:
+        return _audit(folder) is not None
+    except FolderError:
+        return True
 
 
 def _audit(folder: RunFolder) -> Audit | None:

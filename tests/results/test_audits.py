@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gr_cli.errors import FolderError
 from gr_cli.report.cli import main
 from gr_cli.results.audits import audit_of
 from gr_cli.results.discovery import discover_runs
@@ -132,6 +133,15 @@ def test_a_damaged_audit_is_named_and_left_out(tmp_path, capsys, file, content):
     code, found, err = report(capsys, tmp_path)
     assert code == 1 and "audit" in err and "left out" in err and len(err.splitlines()) == 1
     assert found["rows"][0]["seeds"] == [0]
+
+
+def test_other_tables_do_not_need_a_damaged_audit(tmp_path):
+    run = write_run(tmp_path)
+    (write_audit(run) / "audit.json").write_text("{")
+    folder = discover_runs([tmp_path]).runs[0].folder
+    assert "membership" in table_names(folder) and len(table_frame(folder, "history"))
+    with pytest.raises(FolderError, match="audit"):
+        table_frame(folder, "membership")
 
 
 def test_it_is_a_data_frame(tmp_path):
