@@ -77,6 +77,8 @@ class Batch:
         updates: Consecutive steps that train on this batch; above 1 in single-pass streams only.
         is_remainder: Whether it is the last batch of a single pass, with fewer samples than the others.
         mask: Of Poisson samples: which positions hold one, bool (R, B); the others contribute to no loss. None: all do.
+        target: Targets (R, B, H, U) of generated samples, which are computed when they are generated; None: those of
+            the strategy.
     """
 
     x: Tensor
@@ -89,6 +91,7 @@ class Batch:
     updates: int = 1
     is_remainder: bool = False
     mask: Tensor | None = None
+    target: Tensor | None = None
 
     def is_last_update(self, step: TrainingStep) -> bool:
         """Whether a step is the last one on this batch."""

@@ -114,13 +114,14 @@ class LikelihoodTargets:
         self._tables = None
 
     def targets(self, x: Tensor) -> Tensor:
-        """Targets of samples (R, N, ...): (R, N, U)."""
+        """Targets of samples (R, N, ...), for one head: (R, N, 1, U)."""
         log_likelihoods = self.context.generator.call("log_likelihoods", x).to(x.dtype)
-        return soft_targets(log_likelihoods, self.known_units, per_replica(self.temperature, log_likelihoods))
+        temperature = per_replica(self.temperature, log_likelihoods)
+        return soft_targets(log_likelihoods, self.known_units, temperature).unsqueeze(-2)
 
     @torch.no_grad()
     def current_targets(self, batch: Batch) -> Tensor:
-        """Targets (R, B, U) of samples of the current task, computed once for each sample."""
+        """Targets (R, B, 1, U) of samples of the current task, computed once for each sample."""
         if batch.sample_index is None:
             return self.targets(batch.x)
         if self._tables is None:
@@ -133,9 +134,8 @@ class LikelihoodTargets:
                     )
                 temperature = self.temperature[replica] if isinstance(self.temperature, Tensor) else self.temperature
                 self._tables.append(soft_targets(log_likelihoods.to(batch.x.dtype), self.known_units, temperature))
-        return torch.stack(
-            [table.index_select(0, index) for table, index in zip(self._tables, batch.sample_index, strict=True)]
-        )
+        rows = [table.index_select(0, index) for table, index in zip(self._tables, batch.sample_index, strict=True)]
+        return torch.stack(rows).unsqueeze(-2)
 
 
 def requested_label_targets(x: Tensor, labels: Tensor | None) -> Tensor:

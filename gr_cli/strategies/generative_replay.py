@@ -215,7 +215,9 @@ class GenerativeReplay(ReplayStrategy):
             context = self._context
             tasks = slice(context.task, None) if current else slice(context.task)
             generators = self.frozen_generators[tasks] if self.generator_per_task else self.frozen_generators
-            target_function, suffix = (requested_label_targets, ".current") if current else (self._replay_targets, "")
+            target_function, suffix = (
+                (self._generated_current_targets, ".current") if current else (self._replay_targets, "")
+            )
             self._generated_replay[current] = GeneratedReplay(
                 context, generators, context.task_units[tasks], target_function, suffix, self.pool_size
             )
@@ -229,6 +231,12 @@ class GenerativeReplay(ReplayStrategy):
             x, labels, self.teacher, units, self.temperature, self._likelihood_targets
         )
 
+    def _generated_current_targets(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """The solver's targets for generated samples of the current task."""
+        if self.targets.current == "labels":
+            return requested_label_targets(x, labels)
+        return self._likelihood_targets.targets(x)
+
     @property
     def student_temperature(self) -> float | Tensor:
         return 1.0 if self.targets.generated == "likelihood" else self.temperature
@@ -240,12 +248,8 @@ class GenerativeReplay(ReplayStrategy):
     def current_targets(self, batch: Batch) -> Targets:
         if self.targets.current == "labels":
             return super().current_targets(batch)
-        # Cached targets are those of real samples.
-        if self._generates_current_data:
-            target = self._likelihood_targets.targets(batch.x)
-        else:
-            target = self._likelihood_targets.current_targets(batch)
-        return Targets(target.unsqueeze(-2), batch.units_by_head)
+        target = self._likelihood_targets.current_targets(batch) if batch.target is None else batch.target
+        return Targets(target, batch.units_by_head)
 
     def replay(self, batch: Batch, step: TrainingStep) -> ReplayBatch | None:
         """The generated samples of this step; None in the first task."""
@@ -283,7 +287,7 @@ class GenerativeReplay(ReplayStrategy):
             return batch
         generated = self._replay_of_tasks(current=True).at_step(batch.x.shape[1], step)
         assert generated.labels is not None
-        return replace(batch, x=generated.x, y=generated.labels, mask=None)
+        return replace(batch, x=generated.x, y=generated.labels, mask=None, target=generated.target)
 
     def num_steps(self, iterations: int) -> int:
         return iterations + self._schedule.generator_only_steps(iterations)

@@ -110,7 +110,7 @@ class ReplayTargets:
             Hard targets, units (R, N, H); or soft ones, probabilities (R, N, H, U).
         """
         if self.generated == "likelihood":
-            return likelihood_targets.targets(x).unsqueeze(-2)
+            return likelihood_targets.targets(x)
         if self.generated == "soft":
             return teacher_targets(teacher, x, known_units, temperature)
         if labels is not None and len(known_units) == 1:
