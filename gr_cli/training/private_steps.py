@@ -12,6 +12,8 @@ from gr_cli.errors import ConfigError
 from gr_cli.nn.gradient_rules import GradientRule
 from gr_cli.training.learner import Learner
 
+_WITHOUT_BATCH_STATISTICS = {"model": "model.norm=group", "generator": "generator.norm=none"}
+
 
 def check_private_steps(settings: Settings, learner: Learner, sizes: Sequence[int]) -> None:
     """Check that private gradient rules can account for the steps of a run.
@@ -48,7 +50,8 @@ def check_private_steps(settings: Settings, learner: Learner, sizes: Sequence[in
     for field, network in networks.items():
         if any(isinstance(module, _BatchNorm) for module in network.modules()):
             mixing = "has batch statistics, which mix samples, and dp_sgd clips the gradient of each"
-            raise ConfigError(field, settings.option(field, network), mixing, "try model.norm=group")
+            remedy = f"try {_WITHOUT_BATCH_STATISTICS[field]}"
+            raise ConfigError(field, settings.option(field, network), mixing, remedy)
     _check_sizes(config, rules, sizes)
 
 

@@ -1,5 +1,6 @@
 """A convolutional VAE per class: loss and likelihood against closed forms, replicas, own samples only."""
 
+import copy
 import math
 
 import pytest
@@ -15,7 +16,7 @@ SHAPE = (2, 8, 8)
 
 def vae_of(spec=SHAPE, seed=0, **settings):
     torch.manual_seed(seed)
-    return ClassConvVAE(spec, 3, [4, 4], 3, **settings).double()
+    return ClassConvVAE(spec, 3, [4, 4], 3, **{"norm": "none"} | settings).double()
 
 
 @pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 3.0)])
@@ -87,3 +88,47 @@ def test_losses_of_own_samples_equal_those_of_all_samples_masked():
     masked = ClassVAE.losses(generator, "vae", x, noise, labels)
     for name, value in generator.losses("vae", x, noise, labels).items():
         torch.testing.assert_close(value, masked[name])
+
+
+def test_batch_normalization_has_the_statistics_of_the_images_of_a_class():
+    generator, x, labels = vae_of(norm="batch"), torch.rand(6, *SHAPE).double(), torch.tensor([2, 0, 0, 2, 2, 0])
+    noise = {"z": torch.randn(6, 3).double()}
+    before = copy.deepcopy(generator.state_dict())
+    terms = generator.losses("vae", x, noise, labels)
+    for label in (0, 2):
+        alone, rows = vae_of(norm="batch"), labels == label
+        expected = alone.losses("vae", x[rows], {"z": noise["z"][rows]}, labels[rows])
+        for name, value in expected.items():
+            torch.testing.assert_close(terms[name][rows], value)
+        # Of the first layer: running averages with weight 0.1, of the variance without bias.
+        vae, norm = generator.members[label], generator.members[label].encoder_norms[0]
+        hidden = vae.encoder[0](generator.to_members(x[rows]))
+        torch.testing.assert_close(norm.running_mean, 0.1 * hidden.mean((0, 2, 3)))
+        torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * hidden.var((0, 2, 3)))
+    for name, value in generator.state_dict().items():
+        if name.startswith("members.1."):  # of which there was no image
+            assert value.equal(before[name]), name
+
+
+def test_batch_normalization_depends_on_no_other_sample_after_training():
+    generator, x = vae_of(norm="batch"), torch.rand(5, *SHAPE).double()
+    generator.losses("vae", x, {"z": torch.randn(5, 3).double()}, torch.zeros(5).long())
+    generator.mark_learned(torch.tensor([True, False, False]))
+    z, labels, state = torch.randn(4, 3).double(), torch.tensor([0, 0, 1, 2]), copy.deepcopy(generator.state_dict())
+    samples = generator.decode({"z": z}, labels)
+    torch.testing.assert_close(samples[:1], generator.decode({"z": z[:1]}, labels[:1]))
+    one, all_at_once = (generator.estimate_log_likelihoods(y, torch.Generator().manual_seed(0), 1) for y in (x[:1], x))
+    assert generator.training and all(value.equal(state[name]) for name, value in generator.state_dict().items())
+    assert one.shape == (1, 3) and all_at_once.shape == (5, 3)
+    generator.eval()
+    scores = [generator.losses("vae", x[:n], {"z": torch.zeros(n, 3).double()}, labels[:1].expand(n)) for n in (1, 5)]
+    for name, value in scores[0].items():
+        torch.testing.assert_close(value, scores[1][name][:1])
+
+
+def test_a_single_image_is_normalised_by_running_statistics():
+    generator = ClassConvVAE((1, 2, 2), 2, [3, 3], 2)  # feature maps of one value
+    terms = generator.losses("vae", torch.rand(3, 1, 2, 2), {"z": torch.randn(3, 2)}, torch.tensor([0, 1, 1]))
+    assert all(value.isfinite().all() for value in terms.values())
+    counts = [int(vae.encoder_norms[0].num_batches_tracked) for vae in generator.members]
+    assert counts == [0, 1]
