@@ -117,8 +117,8 @@ class ClassConvVAE(ClassVAE):
     def losses(
         self, objective: str, x: Tensor, noise: Mapping[str, Tensor], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
-        # Each VAE gets the samples of its class only. On a GPU, their number would have to be waited for; recorded calls
-        # of layers need all samples in their order.
+        # Each VAE gets the samples of its class only. On a GPU, their number would have to be waited for; where calls
+        # of layers are recorded, they need all samples in their order.
         records_calls = any(map(has_hooks, self.members[0].modules()))
         gets_all = x.device.type != "cpu" or torch._C._are_functorch_transforms_active() or records_calls
         if labels is None or (gets_all and not self._mixes_samples):
