@@ -19,6 +19,7 @@ GrError                          1
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import re
@@ -73,6 +74,12 @@ class ConfigError(GrError):
         text = "null" if value is None else str(value)
         super().__init__(f"{field}={text}: {allowed}" + (f"; {remedy}" if remedy else ""))
         self.field, self.value = field, value
+
+    def reworded(self, text: str) -> ConfigError:
+        """The same error with another message."""
+        error = copy.copy(self)
+        error.args = (text,)
+        return error
 
 
 class DataError(GrError):

@@ -102,6 +102,18 @@ class Settings:
         """The chosen option of a group, for messages; the class of `component`, its instance, if there is none."""
         return self.choices.get(group, type(component).__name__)
 
+    def naming_options(self, error: ConfigError) -> ConfigError:
+        """An error whose message names the chosen options in place of the classes that they configure."""
+        text = str(error)
+        for group, option in self.choices.items():
+            node: Any = self.config
+            for name in group.split("/"):
+                node = node.get(name) if isinstance(node, Mapping) else None
+            if isinstance(node, Mapping) and "_target_" in node:
+                class_name = str(node["_target_"]).rpartition(".")[2]
+                text = re.sub(rf"\b{re.escape(class_name)}\b", option, text)
+        return error if text == str(error) else error.reworded(text)
+
     @property
     def recorded_overrides(self) -> list[str]:
         """The overrides for readers: `model=MyNet` for an object passed from Python."""

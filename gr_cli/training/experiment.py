@@ -161,6 +161,13 @@ def prepare(settings: Settings, runs_in_group: int = 1) -> Experiment:
         DataError: The data can't be read or downloaded.
         SizeError: Memory does not suffice.
     """
+    try:
+        return _prepare(settings, runs_in_group)
+    except ConfigError as error:
+        raise settings.naming_options(error) from error.__cause__
+
+
+def _prepare(settings: Settings, runs_in_group: int) -> Experiment:
     config = settings.config
     check_settings(config)
     device = pick_device(config["device"])

@@ -128,3 +128,9 @@ def test_invalid_input_has_exit_code_2_and_a_failed_run_1():
         "Interrupted": 130,
         "Pruned": 0,
     }
+
+
+def test_a_refusal_names_options_and_not_the_classes_that_they_configure(capsys, tmp_path):
+    assert main([f"hydra.run.dir={tmp_path}/run", "generator=mixture", "scenario=domain"]) == 2
+    err = capsys.readouterr().err
+    assert "generator=mixture: is fitted once per class" in err and "GaussianMixture" not in err
