@@ -16,7 +16,7 @@ from gr_cli.nn.linear import Linear
 from gr_cli.nn.losses import gaussian_log_densities, gaussian_log_density, kl_standard_normal
 from gr_cli.nn.random_streams import NoiseSpec
 from gr_cli.nn.sample_spec import SampleSpec
-from gr_cli.types import FractionBelowOne, LayerSizes, PositiveInt
+from gr_cli.types import FractionBelowOne, LayerSizes, NonNegative, PositiveInt
 
 
 class Feedback(GaussianVAE):
@@ -42,6 +42,7 @@ class Feedback(GaussianVAE):
         initialisation: Initial weights. `he` keeps the scale of signals through ReLU layers (He et al. 2015) and learns
             in fewer steps; `torch` are the defaults of torch, used by most published results.
         num_tasks: Number of tasks with gates of their own, if tasks share their classes. `null`: gates by class.
+        kl_weight: Weight of the KL divergence (beta-VAE, Higgins et al. 2017). 1: the loss is the negative ELBO.
     """
 
     num_learned_tasks: Tensor  # (); with gates by task
@@ -61,10 +62,11 @@ class Feedback(GaussianVAE):
         gating: FractionBelowOne = 0.0,
         initialisation: Literal["he", "torch"] = "he",
         num_tasks: PositiveInt | None = None,
+        kl_weight: NonNegative = 1.0,
     ) -> None:
         super().__init__()
         self.spec, self.num_classes = SampleSpec.coerce(spec), num_classes
-        self.latent_dim, self.gating = latent_dim, gating
+        self.latent_dim, self.gating, self.kl_weight = latent_dim, gating, kl_weight
         self.class_prior = prior == "class"
         self.num_tasks, self.gated_by_task = num_tasks or 0, gating > 0 and num_tasks is not None
         self.conditional = self.class_prior or (gating > 0 and not self.gated_by_task)
@@ -185,7 +187,7 @@ class Feedback(GaussianVAE):
         if self.gated_by_task and tasks is None:
             raise ValueError("the gates of this feedback are by task: tasks are needed")
         gates = self._one_hot_tasks(tasks, x) if self.gated_by_task and tasks is not None else classes
-        return self.negative_elbo_terms(x, self.reconstruct(z, gates), kl)
+        return self.negative_elbo_terms(x, self.reconstruct(z, gates), self.kl_weight * kl)
 
     def _log_prior(self, z: Tensor, class_probabilities: Tensor) -> Tensor:
         """log p(z) under the mixture of class priors with weights `class_probabilities` (B, C): (B,)."""

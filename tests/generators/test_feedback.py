@@ -25,6 +25,16 @@ def test_kl_divergence_from_a_class_prior():
     assert float(result.mean()) == pytest.approx(exact.item(), rel=0.01)
 
 
+def test_kl_weight_scales_the_divergence_alone():
+    arguments = (torch.rand(4, 6), {"z": torch.randn(4, 4)}, torch.tensor([0, 1, 2, 0]), torch.randn(4, 5))
+    losses = []
+    for weight in (1.0, 0.25):
+        torch.manual_seed(0)
+        losses.append(Feedback((6,), 5, 3, [8], 4, "class", kl_weight=weight).losses("vae", *arguments))
+    torch.testing.assert_close(losses[1]["kl"], 0.25 * losses[0]["kl"])
+    torch.testing.assert_close(losses[1]["reconstruction"], losses[0]["reconstruction"])
+
+
 def test_soft_labels_mix_class_priors():
     torch.manual_seed(0)
     generator = Feedback((6,), 5, 3, [8], 4, "class")
