@@ -265,6 +265,10 @@ def test_losses_that_are_logged_leave_out_padding():
         ([*SOLVER, "strategy=bir"], "trains solver and generator by one loss"),
         ([*SOLVER, "model=resnet18", "model.norm=batch"], "batch statistics, which mix samples"),
         (
+            ["strategy=generative_classifier", "generator=class_conv_vae", "generator.hidden_dims=[4,8]", *OWN_RULE],
+            "generator=class_conv_vae: has batch statistics.*; try generator.norm=none",
+        ),
+        (
             [*SOLVER, *OWN_RULE, "strategy=generative_replay", "generator=wgan_gp", *REPLAY[2:]],
             "generator=wgan_gp has a loss on gradients",
         ),
