@@ -210,7 +210,7 @@ TABLES["split_cifar10"] = lines(
         "joint": (82.07, VDV21),
     },
     {
-        "generative_classifier": "generative_classifier generator=class_conv_vae generator.initialisation=torch "
+        "generative_classifier": "generative_classifier generator=class_conv_vae "
         "benchmark.classes_per_task=1 train.iterations=2500 strategy.importance_samples=100 "
         "evaluate.generated_samples=0",
     },
