@@ -21,7 +21,8 @@ def objective_direction(objective: str) -> Direction:
     directions = metric_directions([evaluation.table() for evaluation in evaluation_classes()], _NETWORKS)
     if objective not in directions:
         hint = suggestion(objective, directions)
-        raise ConfigError("objective", objective, f"no such metric; there are {', '.join(directions)}", hint)
+        there_are = "" if hint else f"; there are {', '.join(directions)}"
+        raise ConfigError("objective", objective, f"no such metric{there_are}", hint)
     return directions[objective]
 
 

@@ -42,8 +42,9 @@ def _check_address(grouping: Grouping, name: str, option: str, argument: str) ->
     if cell is None or cell.table not in formats:
         known, addresses = sorted(grouping.metric_names), cell_addresses(formats.values())
         tables = f"; and after the last task the columns {', '.join(addresses)}" if addresses else ""
-        no_metric = f"no such metric; there are {', '.join(known)}{tables}"
-        raise ConfigError(option, argument, no_metric, suggestion(name, [*known, *addresses]))
+        hint = suggestion(name, [*known, *addresses])
+        there_are = "" if hint else f"; there are {', '.join(known)}{tables}"
+        raise ConfigError(option, argument, f"no such metric{there_are}", hint)
     table = formats[cell.table]
     if cell.column_in(table) is None:
         columns = [column.name for column in addressable_columns(table)]

@@ -127,21 +127,20 @@ def test_intervals_are_by_bootstrap_over_targets():
     assert alike.low == alike.value == alike.high == 1.0
 
 
-def test_resamples_count_targets_and_candidates_with_their_weights():
-    """The curve of a resample is that of its targets, or candidates, one after the other."""
-    scores, is_member, _ = shadows(1.0, 4, 40, spread=0.0)
-    curves = list(TargetScores(scores, is_member)._curves())
-    members, others = (np.concatenate(part) for part in zip(*curves, strict=True))
-    stream = np.random.default_rng(0)
-    row = 1
-    for axis, size in ((0, 4), (1, 40)):
-        counts = stream.multinomial(size, np.full(size, 1 / size), size=len(members) // 2)[1]
-        chosen = np.repeat(np.arange(size), counts)
-        resampled, members_of = np.take(scores, chosen, axis), np.take(is_member, chosen, axis)
-        threshold = np.sort(scores.ravel())[-20]  # of the 20 highest scores
-        assert members[row, 20] == (resampled[members_of] >= threshold).sum()
-        assert others[row, 20] == (resampled[~members_of] >= threshold).sum()
-        row += len(members) // 2
+@pytest.mark.parametrize("digits", [8, 0], ids=["distinct", "ties"])
+@pytest.mark.parametrize("axis", [0, 1], ids=["targets", "candidates"])
+def test_a_resample_counts_its_targets_or_candidates_with_their_weights(axis, digits):
+    """Its figures are those of its targets, or candidates, one after the other."""
+    scores, is_member, _ = shadows(1.0, 6, 40, spread=0.0)
+    scores, size = scores.round(digits), (6, 40)[axis]
+    weights = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), size=5)
+    grouping = TargetScores(scores, is_member).groupings[axis]
+    areas, rates = grouping.areas(weights), grouping.rates(weights, 0.2)
+    for row, area, rate in zip(weights, areas, rates, strict=True):
+        chosen = np.repeat(np.arange(size), row)
+        resampled = TargetScores(np.take(scores, chosen, axis), np.take(is_member, chosen, axis))
+        assert area == pytest.approx(resampled.auc().value, abs=1e-12)
+        assert rate == pytest.approx(resampled.true_positive_rate(0.2).value, abs=1e-12)
 
 
 def test_interval_without_a_leak_has_its_coverage():

@@ -77,7 +77,7 @@ REPORT: Table = {
         ("no run has a setting or metric {}; settings are those of config.yaml", reported("--where", "beauty=3")),
     ],
     "report/metric_names.py": [
-        ("no such metric; there are {}", reported("--metrics", "beauty")),
+        ("no such metric{}", reported("--metrics", "beauty")),
         ("needs a run of strategy={}", reported("--metrics", "intransigence")),
         ("no such column; {} has {}", reported("--metrics", "evaluations.beauty")),
         ("no key {}; rows of {} have the keys {}; name one", reported("--metrics", "evaluations.loss@beauty=0")),

@@ -8,8 +8,9 @@ quarters of simulated audits. Both at once vary too much (Owen 2007).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import sqrt
 from statistics import NormalDist
 from typing import Any
@@ -22,7 +23,7 @@ from gr_cli.results.statistics import t_quantile
 Floats = NDArray[np.float64]
 MIN_FALSE_POSITIVES = 10.0  # expected at a rate; with fewer the rate is not given
 _RESAMPLES, _SEED = 400, 0
-_CHUNK_VALUES = 1 << 22  # weights in memory at once
+_CHUNK_VALUES = 1 << 20  # in memory at once: larger chunks are slower
 
 
 @dataclass(frozen=True)
@@ -47,21 +48,28 @@ class TargetScores:
     Args:
         scores: For each target (S,) a score for each candidate (N,); higher ones speak for membership. NaN: no guess.
         is_member: Whether it is one, (S, N).
+
+    Attributes:
+        n: Number of guesses.
+        num_members: Number of them on members.
+        num_others: Number of them on others.
+        groupings: The guesses by target, and by candidate.
     """
 
     def __init__(self, scores: NDArray[Any], is_member: NDArray[np.bool_]) -> None:
-        self._num_targets, self._num_candidates = scores.shape
         target, candidate = np.nonzero(~np.isnan(scores))
         values = scores[target, candidate]
         order = np.argsort(-values, kind="stable")
-        self._target, self._candidate = target[order], candidate[order]
-        self._is_member = is_member[target, candidate][order]
+        descending, of_member = values[order], is_member[target, candidate][order]
         self.n = len(values)
-        descending = values[order]
         # Positions after the last of equal scores.
-        self._ends = np.append(np.flatnonzero(np.diff(descending)) + 1, self.n) if self.n else np.zeros(0, np.intp)
-        self.num_members = int(self._is_member.sum())
+        ends = np.append(np.flatnonzero(np.diff(descending)) + 1, self.n) if self.n else np.zeros(0, np.intp)
+        self.num_members = int(of_member.sum())
         self.num_others = self.n - self.num_members
+        self.groupings = [
+            Grouping(groups[order], size, of_member, ends)
+            for groups, size in zip((target, candidate), scores.shape, strict=True)
+        ]
 
     def estimates(self, rates: Sequence[float]) -> dict[str, Estimate]:
         """The estimates by name: `auc`, and `tpr_at_fpr_<rate>` for each false positive rate.
@@ -73,14 +81,14 @@ class TargetScores:
         names = ["auc", *(f"tpr_at_fpr_{rate:g}" for rate in rates)]
         if not (self.num_members and self.num_others):
             return dict.fromkeys(names, Estimate(None, None, None, self.n))
-        curves = list(self._curves())
-        columns = [np.concatenate([_area(*curve) for curve in curves])]
-        columns += [np.concatenate([_rate(*curve, rate) for curve in curves]) for rate in rates]
-        is_given = [True, *(rate * self.num_others >= MIN_FALSE_POSITIVES for rate in rates)]
-        return {
-            name: self._estimate(values) if given else Estimate(None, None, None, self.n)
-            for name, values, given in zip(names, columns, is_given, strict=True)
-        }
+        sizes = [grouping.size for grouping in self.groupings]
+        resampled = list(zip(self.groupings, _resamples(*sizes), strict=True))
+        estimates = {"auc": self._estimate([grouping.areas(weights) for grouping, weights in resampled])}
+        for rate, name in zip(rates, names[1:], strict=True):
+            is_given = rate * self.num_others >= MIN_FALSE_POSITIVES
+            values = [grouping.rates(weights, rate) for grouping, weights in resampled] if is_given else None
+            estimates[name] = Estimate(None, None, None, self.n) if values is None else self._estimate(values)
+        return estimates
 
     def auc(self) -> Estimate:
         """The area under the curve."""
@@ -90,37 +98,95 @@ class TargetScores:
         """The rate of true positives at a rate of false ones."""
         return list(self.estimates((false_positive_rate,)).values())[1]
 
-    def _curves(self) -> Iterator[tuple[Floats, Floats]]:
-        """Numbers of members and others with at least each score, descending, a row for each resample (rows, K + 1).
-
-        First those over targets, then those over candidates, each after a row that counts each guess once.
-        """
-        random = np.random.default_rng(_SEED)
-        step = max(1, _CHUNK_VALUES // self.n)
-        for size, position in ((self._num_targets, self._target), (self._num_candidates, self._candidate)):
-            counts = random.multinomial(size, np.full(size, 1 / size), size=_RESAMPLES + 1)
-            counts[0] = 1
-            for start in range(0, len(counts), step):
-                weights = counts[start : start + step, position]
-                yield self._cumulated(weights, self._is_member), self._cumulated(weights, ~self._is_member)
-
-    def _cumulated(self, weights: NDArray[np.int64], mask: NDArray[np.bool_]) -> Floats:
-        total = np.zeros((len(weights), len(self._ends) + 1))
-        total[:, 1:] = np.cumsum(weights * mask, axis=1)[:, self._ends - 1]
-        return total
-
-    def _estimate(self, values: Floats) -> Estimate:
+    def _estimate(self, values: Sequence[Floats]) -> Estimate:
         """The value, and the interval from those of both bootstraps; undefined ones are left out."""
-        if self._num_targets < 2:
-            return Estimate(float(values[0]), None, None, self.n)
-        of_targets, of_candidates = values[1 : _RESAMPLES + 1], values[_RESAMPLES + 2 :]
+        of_targets, of_candidates = values
+        sizes = [grouping.size for grouping in self.groupings]
+        if sizes[0] < 2:
+            return Estimate(float(of_targets[0]), None, None, self.n)
         ends = np.stack(
             [
-                np.nanquantile(of_targets, percentiles(self._num_targets)),
-                np.nanquantile(of_candidates, percentiles(self._num_candidates)),
+                np.nanquantile(of_targets[1:], percentiles(sizes[0])),
+                np.nanquantile(of_candidates[1:], percentiles(sizes[1])),
             ]
         )
-        return Estimate(float(values[0]), float(ends[:, 0].min()), float(ends[:, 1].max()), self.n)
+        return Estimate(float(of_targets[0]), float(ends[:, 0].min()), float(ends[:, 1].max()), self.n)
+
+
+@lru_cache(maxsize=8)
+def _resamples(*sizes: int) -> list[NDArray[np.int64]]:
+    """How often each of so many groups is in each resample, (resamples + 1, size); in the first row once."""
+    random = np.random.default_rng(_SEED)
+    counts = [random.multinomial(size, np.full(size, 1 / size), size=_RESAMPLES + 1) for size in sizes]
+    for of_groups in counts:
+        of_groups[0] = 1
+    return counts
+
+
+class Grouping:
+    """Guesses in descending order of their scores, in groups that are resampled as a whole: targets, or candidates.
+
+    Args:
+        group: The group of each guess (n,).
+        size: Number of groups G.
+        is_member: Whether the guess is on a member, (n,).
+        ends: Positions after the last of equal scores (K,).
+    """
+
+    def __init__(
+        self, group: NDArray[np.intp], size: int, is_member: NDArray[np.bool_], ends: NDArray[np.intp]
+    ) -> None:
+        self.size = size
+        self._group, self._is_member, self._ends = group, is_member, ends
+        self._members, self._others = (np.bincount(group[mask], minlength=size) for mask in (is_member, ~is_member))
+
+    def areas(self, weights: NDArray[np.int64]) -> Floats:
+        """Area under the curve with each row of weights (rows, G); ties count half.
+
+        It is the share of pairs of a member and another in which the member has the higher score: a quadratic form of
+        the weights.
+        """
+        pairs = weights.astype(np.float64) @ (self._twice_the_pairs() / 2)
+        return _ratio((pairs * weights).sum(1), (weights @ self._members) * (weights @ self._others))
+
+    def _twice_the_pairs(self) -> Floats:
+        """Twice the number of pairs of a member of group a and another of group b with the lower score: (G, G)."""
+        twice = np.zeros((self.size, self.size))
+        others = np.flatnonzero(~self._is_member)
+        others = others[np.argsort(self._group[others], kind="stable")]
+        groups, first = np.unique(self._group[others], return_index=True)
+        # Positions of the first of equal scores, and after their last.
+        tie = np.searchsorted(self._ends, others, side="right")
+        start, end = np.append(0, self._ends)[tie], self._ends[tie]
+        step = max(1, _CHUNK_VALUES // len(self._group))
+        for a in range(0, self.size, step):
+            of_group = self._group[:, None] == np.arange(a, min(a + step, self.size))
+            higher = np.zeros((len(of_group) + 1, of_group.shape[1]), np.int32)
+            np.cumsum(of_group & self._is_member[:, None], axis=0, out=higher[1:])
+            twice[a : a + step, groups] = np.add.reduceat(higher[start] + higher[end], first, axis=0).T
+        return twice
+
+    def rates(self, weights: NDArray[np.int64], false_positive_rate: float) -> Floats:
+        """Share of the members above the lowest threshold that at most this share of the others is above."""
+        members, others = weights @ self._members, weights @ self._others
+        allowed = false_positive_rate * others[:, None] + 1e-9
+        # The first scores suffice: those above the thresholds of all rows.
+        number = min(len(self._ends), 64)
+        while True:
+            above = self._weight_above(weights, ~self._is_member, number)
+            if number == len(self._ends) or (above[:, -1:] > allowed).all():
+                break
+            number = min(len(self._ends), 2 * number)
+        last = (above <= allowed).sum(1) - 1
+        found: Floats = np.take_along_axis(self._weight_above(weights, self._is_member, number), last[:, None], 1)[:, 0]
+        return _ratio(found, members)
+
+    def _weight_above(self, weights: NDArray[np.int64], mask: NDArray[np.bool_], number: int) -> Floats:
+        """Weight of the guesses of a mask with at least each of the `number` highest scores: (rows, number + 1)."""
+        ends = self._ends[:number]
+        total = np.zeros((len(weights), number + 1))
+        total[:, 1:] = np.cumsum(weights[:, self._group[: ends[-1]]] * mask[: ends[-1]], axis=1)[:, ends - 1]
+        return total
 
 
 def percentiles(size: int) -> tuple[float, float]:
@@ -135,21 +201,9 @@ def percentiles(size: int) -> tuple[float, float]:
     return tail, 1 - tail
 
 
-def _area(members: Floats, others: Floats) -> Floats:
-    """Area under the curve of each row; ties count half, and without members or others it is undefined."""
-    higher = (members[:, 1:] + members[:, :-1]) / 2
-    return _ratio((np.diff(others, axis=1) * higher).sum(1), members[:, -1] * others[:, -1])
-
-
-def _rate(members: Floats, others: Floats, false_positive_rate: float) -> Floats:
-    """Share of the members above the threshold of each row."""
-    allowed = false_positive_rate * others[:, -1:] + 1e-9
-    last = (others <= allowed).sum(1) - 1
-    return _ratio(np.take_along_axis(members, last[:, None], 1)[:, 0], members[:, -1])
-
-
-def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    return np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0)
+def _ratio(numerator: Floats, denominator: NDArray[Any]) -> Floats:
+    ratio: Floats = np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=denominator > 0)
+    return ratio
 
 
 def estimates(scores: NDArray[Any], is_member: NDArray[np.bool_], rates: Sequence[float]) -> dict[str, Estimate]:
