@@ -166,7 +166,7 @@ def test_metrics_may_be_columns_of_tables(rows, gr_report):
             assert float(run[names[1]]) == pytest.approx(expected)
     _, out, _ = gr_report("runs", "--metrics", names[1], "--format", "markdown")
     assert "| sample quality.label agreement (%) |" in out
-    code, _, err = gr_report("runs", "--metrics", "recall")
+    code, _, err = gr_report("runs", "--metrics", "beauty")
     assert code == 2 and "and after the last task the columns evaluations.accuracy, evaluations.loss, sample_" in err
 
 
