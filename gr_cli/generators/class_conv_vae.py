@@ -92,7 +92,6 @@ class ClassConvVAE(ClassVAE):
     ) -> None:
         nn.Module.__init__(self)
         self.spec, self.latent_dim, self.deviation = SampleSpec.coerce(spec), latent_dim, deviation
-        self._mixes_samples = norm == "batch"
         if not self.spec.is_image:
             raise ConfigError(
                 "generator",
@@ -104,11 +103,12 @@ class ClassConvVAE(ClassVAE):
         self._set_members(
             [
                 BatchNormConvVAE(standardized, hidden_dims, latent_dim, initialisation)
-                if self._mixes_samples
+                if norm == "batch"
                 else ConvVAE(standardized, hidden_dims, latent_dim, 0.0, initialisation)
                 for _ in range(num_classes)
             ]
         )
+        self._mixes_samples = any(isinstance(module, nn.BatchNorm2d) for module in self.modules())
 
     @property
     def _centre(self) -> float:
