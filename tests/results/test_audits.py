@@ -41,7 +41,7 @@ def test_its_areas_are_metrics_of_the_report(tmp_path, capsys):
 def test_a_rate_that_no_task_has_samples_for_is_no_metric(tmp_path, capsys):
     written(tmp_path / "few")
     code, _, err = report(capsys, tmp_path / "few", "--metrics", "membership_solver_true_positive_rate")
-    assert code == 2 and "no such metric" in err and "membership_solver_auc" in err
+    assert code == 2 and "no such metric; did you mean" in err
     written(tmp_path / "many", rate="0.25")
     code, found, _ = report(capsys, tmp_path / "many", "--metrics", "membership_solver_true_positive_rate")
     (row,) = found["rows"]

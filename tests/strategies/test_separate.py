@@ -79,4 +79,4 @@ def test_resumed_run_is_bit_identical():
 def test_separate_networks_are_refused_without_boundaries(gr_run):
     code, _, err = gr_run("strategy=separate", "train.task_boundaries=unknown")
     assert code == 2
-    assert "SeparateNetworks trains a network of its own for each task" in err
+    assert "separate trains a network of its own for each task" in err

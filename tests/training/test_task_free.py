@@ -152,11 +152,11 @@ def test_networks_are_restored_from_a_task_free_run():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["strategy=ewc"], "ElasticWeightConsolidation estimates the importance of parameters at the end of each task"),
-        (["strategy=si"], "SynapticIntelligence estimates the importance"),
+        (["strategy=ewc"], "ewc estimates the importance of parameters at the end of each task"),
+        (["strategy=si"], "si estimates the importance"),
         (["strategy=lwf"], "copies the solver at the start of each task"),
         (["strategy=er"], "strategy=er_plus strategy.alpha=0 is experience replay from a reservoir"),
-        (["strategy=icarl"], "ICaRL selects exemplars"),
+        (["strategy=icarl"], "icarl selects exemplars"),
         (["strategy=joint"], "trains on all tasks at once"),
         (["strategy=cumulative"], "adds a task's samples"),
         (["strategy=generative_classifier"], "trains the model of each class within one task"),
