@@ -35,7 +35,7 @@ MEMORY = "strategy=generative_classifier generator={}"
 METHODS = {
     "er": f"strategy=er {FEW}",
     "vae": f"strategy=dgr generator=vae {FEW}",
-    # A sixteenth of the operations of the default: its convolutions are trained one shadow after the other.
+    # A seventh of the multiplications of the default: its convolutions are trained one shadow after the other.
     "conv_vae": f"strategy=dgr generator=conv_vae generator.hidden_dims=[16,32] {FEW}",
     "cvae": f"strategy=dgr generator=cvae {FEW}",
     "wgan_gp": f"strategy=dgr_gan {FEW}",
