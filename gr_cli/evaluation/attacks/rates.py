@@ -168,6 +168,11 @@ class Grouping:
 
     def rates(self, weights: NDArray[np.int64], false_positive_rate: float) -> Floats:
         """Share of the members above the lowest threshold that at most this share of the others is above."""
+        step = max(1, _CHUNK_VALUES // len(self._group))
+        chunks = [weights[start : start + step] for start in range(0, len(weights), step)]
+        return np.concatenate([self._rates(chunk, false_positive_rate) for chunk in chunks])
+
+    def _rates(self, weights: NDArray[np.int64], false_positive_rate: float) -> Floats:
         members, others = weights @ self._members, weights @ self._others
         allowed = false_positive_rate * others[:, None] + 1e-9
         # The first scores suffice: those above the thresholds of all rows.
