@@ -79,8 +79,9 @@ class PrivacyRow:
         accuracy: Average accuracy on the tasks so far, in percent.
         forgetting: Average forgetting so far, in percentage points.
         part: What is attacked; the attack is the likelihood ratio.
-        first_task_auc: Area under the curve on the samples of the first task.
-        auc: On those of all tasks so far.
+        auc: Area under the curve on samples of all tasks so far.
+        first_task_auc: That on samples of the first task.
+        first_task_change: `first_task_auc` minus that right after the first task, of the same run.
         rate: Rate of true positives at 1 % false positives on all tasks so far, in percent.
     """
 
@@ -91,23 +92,10 @@ class PrivacyRow:
     accuracy: float
     forgetting: float | None
     part: str
-    first_task_auc: Figure | None
     auc: Figure | None
+    first_task_auc: Figure | None
+    first_task_change: Figure | None
     rate: Figure | None
-
-
-@dataclass(frozen=True)
-class Change:
-    """How the leak of the first task changed from the first task to the last.
-
-    Attributes:
-        difference: Area under the curve on samples of the first task: after the last task minus after the first.
-    """
-
-    benchmark: str
-    method: str
-    part: str
-    difference: Figure
 
 
 def overrides_of(benchmark: str, method: str, extra: Sequence[str]) -> list[str]:
@@ -188,7 +176,9 @@ def rows_of(benchmark: str, method: str, folders: Sequence[Path]) -> Iterator[Pr
         return [row for audit in audits.values() for row in audit if wanted.items() <= row.items()]
 
     for part in dict.fromkeys(row["part"] for audit in audits.values() for row in audit):
+        first = chosen(0, part, "0", "auc")
         for after in range(len(matrices[0])):
+            of_first = chosen(after, part, "0", "auc")
             yield PrivacyRow(
                 benchmark,
                 method,
@@ -197,10 +187,17 @@ def rows_of(benchmark: str, method: str, folders: Sequence[Path]) -> Iterator[Pr
                 mean(100 * mean(matrix[after][: after + 1]) for matrix in matrices),
                 mean(100 * forgetting(matrix, after) for matrix in matrices) if after else None,
                 part,
-                figure(chosen(after, part, "0", "auc")),
                 figure(chosen(after, part, ALL_TASKS, "auc")),
+                figure(of_first),
+                change(first, of_first) if after else None,
                 figure(chosen(after, part, ALL_TASKS, RATE), 100.0),
             )
+
+
+def change(first: Sequence[dict[str, str]], later: Sequence[dict[str, str]]) -> Figure | None:
+    """The mean over seeds of a later figure minus the first one of the same seed."""
+    pairs = [(before["value"], after["value"]) for before, after in zip(first, later, strict=True)]
+    return mean_figure([float(after) - float(before) for before, after in pairs if before and after], Bounds(-1.0, 1.0))
 
 
 def accuracy_matrix(folder: Path) -> list[list[float]]:
@@ -223,23 +220,6 @@ def epsilon(folder: Path) -> float | None:
     return float(totals[-1]["epsilon"])
 
 
-def changes_of(benchmark: str, method: str, folders: Sequence[Path]) -> Iterator[Change]:
-    """How the leak of the first task changed in the runs of a line."""
-    differences: dict[str, list[float]] = {}
-    for audit in filter(None, map(read, folders)):
-        values = {
-            (row["part"], int(row["after_task"])): float(row["value"])
-            for row in audit
-            if row["metric"] == "auc" and row["task"] == "0" and row["value"]
-        }
-        last = max(after for _, after in values)
-        for part in dict.fromkeys(part for part, _ in values):
-            differences.setdefault(part, []).append(values[part, last] - values[part, 0])
-    for part, found in differences.items():
-        if difference := mean_figure(found, Bounds(-1.0, 1.0)):
-            yield Change(benchmark, method, part, difference)
-
-
 # --- the table as text
 
 
@@ -251,49 +231,58 @@ def cell(value: Figure | None, form: str) -> str:
     return f"{value.value:{form}}{interval}"
 
 
-def markdown(rows: Sequence[PrivacyRow], changes: Sequence[Change]) -> str:
-    """The rows after the last task, and the changes of the leak of the first task, as Markdown."""
+HEAD = (
+    "method",
+    "seeds",
+    "samples a class",
+    "ε",
+    "accuracy (%)",
+    "forgetting",
+    "attacked",
+    "AUC",
+    "first task: AUC",
+    "first task: last minus first",
+    "TPR at 1 % FPR (%)",
+)
+
+
+def markdown(rows: Sequence[PrivacyRow]) -> str:
+    """The rows after the last task as Markdown, a table for each benchmark."""
     last = max((row.after_task for row in rows), default=0)
-    head = [
-        "benchmark",
-        "method",
-        "samples a class",
-        "ε",
-        "accuracy (%)",
-        "forgetting",
-        "attacked",
-        "AUC",
-        "AUC, task 1",
-        "TPR at 1 % FPR",
-    ]
-    text = [f"After task {last + 1}:", "", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    for r in rows:
-        if r.after_task == last:
-            budget = "none" if r.epsilon is None else f"{r.epsilon:g}"
-            lost = "–" if r.forgetting is None else f"{r.forgetting:.1f}"
-            figures = [cell(r.auc, ".3f"), cell(r.first_task_auc, ".3f"), cell(r.rate, ".2f")]
-            samples = str(SAMPLES_PER_CLASS) if FEW in METHODS[r.method] else "all"
-            cells = [r.benchmark, f"`{r.method}`", samples, budget, f"{r.accuracy:.1f}", lost, r.part, *figures]
-            text.append(f"| {' | '.join(cells)} |")
-    head = ["benchmark", "method", "attacked", "AUC of task 1, last minus first", "seeds"]
-    text += ["", f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    text += [
-        f"| {c.benchmark} | `{c.method}` | {c.part} | {cell(c.difference, '+.3f')} | {c.difference.n} |"
-        for c in changes
-    ]
-    return "\n".join(text) + "\n"
+    text = []
+    for benchmark in dict.fromkeys(row.benchmark for row in rows):
+        text += [f"`{benchmark}`, after task {last + 1}:", "", f"| {' | '.join(HEAD)} |", "|" + " --- |" * len(HEAD)]
+        of_benchmark = (row for row in rows if row.benchmark == benchmark and row.after_task == last)
+        text += [f"| {' | '.join(cells(row))} |" for row in of_benchmark]
+        text.append("")
+    return "\n".join(text)
 
 
-def write(rows: Sequence[PrivacyRow], changes: Sequence[Change]) -> None:
-    """Write both tables as CSV and Markdown, and print them."""
+def cells(row: PrivacyRow) -> list[str]:
+    """The cells of a row."""
+    return [
+        f"`{row.method}`",
+        str(row.auc.n) if row.auc else "–",
+        str(SAMPLES_PER_CLASS) if FEW in METHODS[row.method] else "all",
+        "none" if row.epsilon is None else f"{row.epsilon:g}",
+        f"{row.accuracy:.1f}",
+        "–" if row.forgetting is None else f"{row.forgetting:.1f}",
+        row.part.replace("_", " "),
+        cell(row.auc, ".3f"),
+        cell(row.first_task_auc, ".3f"),
+        cell(row.first_task_change, "+.3f"),
+        cell(row.rate, ".1f"),
+    ]
+
+
+def write(rows: Sequence[PrivacyRow]) -> None:
+    """Write the table as CSV and Markdown, and print it."""
     folder = Path("outputs/reproduced")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in (("privacy", rows), ("privacy_changes", changes)):
-        lines = [flat(asdict(row)) for row in table]
-        columns = list(dict.fromkeys(column for line in lines for column in line))
-        values = [[line.get(column) for column in columns] for line in lines]
-        write_text(folder / f"{name}.csv", csv_text(columns, values))
-    text = markdown(rows, changes)
+    lines = [flat(asdict(row)) for row in rows]
+    columns = list(dict.fromkeys(column for line in lines for column in line))
+    write_text(folder / "privacy.csv", csv_text(columns, [[line.get(column) for column in columns] for line in lines]))
+    text = markdown(rows)
     write_text(folder / "privacy.md", text)
     print(text, flush=True)
 
@@ -343,7 +332,7 @@ def main(arguments: Sequence[str]) -> None:
         found = [(line, of_line) for line, of_line in folders.items() if any(map(read, of_line))]
         rows = [row for line, of_line in found for row in rows_of(*line, of_line)]
         if rows:
-            write(rows, [change for line, of_line in found for change in changes_of(*line, of_line)])
+            write(rows)
     write_page([folder for of_line in folders.values() for folder in of_line])
     if failed:
         sys.exit(f"did not finish: {', '.join(failed)}; the same command continues")

@@ -66,6 +66,9 @@ def test_rows_of_one_run(script, run_of):
     assert last.forgetting == pytest.approx(50)  # 0.9 - 0.4 on the only earlier task
     assert last.first_task_auc == script.Figure(0.7, 0.6, 0.8, 1)
     assert last.auc == script.Figure(0.65, 0.55, 0.75, 1)
+    assert (
+        last.first_task_change == script.Figure(pytest.approx(0.1), None, None, 1) and first.first_task_change is None
+    )
     assert last.rate == script.Figure(pytest.approx(2), pytest.approx(1), pytest.approx(3), 1)
 
 
@@ -80,7 +83,6 @@ def test_runs_without_an_audit_are_left_out(script, run_of):
     assert script.read(without) == []
     assert list(script.rows_of("digits", "vae", [audited, without])) == list(script.rows_of("digits", "vae", [audited]))
     assert list(script.rows_of("digits", "vae", [without])) == []
-    assert list(script.changes_of("digits", "vae", [without])) == []
 
 
 def test_a_figure_of_several_seeds_has_an_interval_over_them(script):
@@ -94,23 +96,24 @@ def test_a_figure_of_several_seeds_has_an_interval_over_them(script):
     assert script.figure([]) is None
 
 
-def test_the_change_of_the_first_task_is_last_minus_first(script, run_of):
-    (change,) = script.changes_of("digits", "vae", [run_of("a"), run_of("b", audit=None)])
-    assert (change.part, change.difference.n) == ("solver", 1)
-    assert change.difference.value == pytest.approx(0.1) and change.difference.low is None
+def test_the_change_of_the_first_task_is_paired_by_run(script, run_of):
+    # 0.6 to 0.7, and 0.9 to 0.7.
+    second = AUDIT.replace("0,0,solver,likelihood_ratio,auc,0.6", "0,0,solver,likelihood_ratio,auc,0.9")
+    _, last = script.rows_of("digits", "vae", [run_of("a"), run_of("b", audit=second)])
+    assert (last.first_task_change.value, last.first_task_change.n) == (pytest.approx(-0.05), 2)
+    assert script.change([{"value": "0.5"}], [{"value": ""}]) is None
 
 
 def test_the_table_as_markdown(script, run_of):
-    folders = [run_of("a", privacy=PRIVACY)]
-    rows = list(script.rows_of("digits", "vae", folders))
-    text = script.markdown(rows, list(script.changes_of("digits", "vae", folders)))
-    lines = text.splitlines()
-    assert lines[0] == "After task 2:"
+    rows = [
+        *script.rows_of("digits", "vae", [run_of("a", privacy=PRIVACY)]),
+        *script.rows_of("garments", "gaussian-all", [run_of("b")]),
+    ]
+    lines = script.markdown(rows).splitlines()
+    assert lines[0] == "`digits`, after task 2:" and "`garments`, after task 2:" in lines
     assert (
-        "| digits | `vae` | 300 | 1.5 | 60.0 | 50.0 | solver | 0.650 (0.550 to 0.750) | 0.700 (0.600 to 0.800) | "
-        "2.00 (1.00 to 3.00) |"
+        "| `vae` | 1 | 300 | 1.5 | 60.0 | 50.0 | solver | 0.650 (0.550 to 0.750) | 0.700 (0.600 to 0.800) | +0.100 | "
+        "2.0 (1.0 to 3.0) |"
     ) in lines
-    assert lines[-1] == "| digits | `vae` | solver | +0.100 | 1 |"
-    assert sum("| digits |" in line for line in lines) == 2
-    without = script.markdown(list(script.rows_of("digits", "vae", [run_of("b")])), [])
-    assert "| digits | `vae` | 300 | none | 60.0 |" in without
+    assert sum(line.startswith("| `") for line in lines) == 2  # rows after earlier tasks are in the CSV alone
+    assert any(line.startswith("| `gaussian-all` | 1 | all | none | 60.0 |") for line in lines)
