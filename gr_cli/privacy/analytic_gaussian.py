@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 
 _MAX_DOUBLINGS = 200  # of the bound that bisection starts from
 _BISECTIONS = 200  # more than float64 can distinguish
+_CACHED = 1024  # results: a run accounts the same releases after every task
 
 
 def delta_of_gaussian(epsilon: float, noise_multiplier: float) -> float:
@@ -25,6 +27,7 @@ def delta_of_gaussian(epsilon: float, noise_multiplier: float) -> float:
     return max(0.0, math.exp(minuend) * -math.expm1(min(0.0, subtrahend - minuend)))
 
 
+@lru_cache(_CACHED)
 def epsilon_of_gaussian(delta: float, noise_multiplier: float) -> float:
     """The smallest ε for which the Gaussian mechanism is (ε, δ)-differentially private, rounded up.
 
@@ -37,6 +40,7 @@ def epsilon_of_gaussian(delta: float, noise_multiplier: float) -> float:
     return _smallest(lambda epsilon: delta_of_gaussian(epsilon, noise_multiplier) <= delta)
 
 
+@lru_cache(_CACHED)
 def gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
     """The smallest standard deviation of the noise, divided by the L2 sensitivity, that is (ε, δ)-private; rounded up.
 
