@@ -102,6 +102,7 @@ _ALL = (
         },
     ),
     Table("digits-replay-weight", ("digits-replay-weight",), "`strategy.replay_weight`", ACCURACY),
+    Table("digits-replay-candidates", ("digits-replay-candidates",), "`strategy.replay_candidates`", ACCURACY),
     Table("digits-task-free", ("digits-task-free-dgr", "digits-task-free-replay"), "", ACCURACY),
     Table("digits-online", ("digits-online",), "strategy", ACCURACY),
     Table("digits-label-noise-er", ("digits-label-noise-er",), "`labels.noise`, `er`", ACCURACY),

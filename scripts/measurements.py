@@ -88,6 +88,13 @@ DIGITS = (
         quick=True,
     ),
     Measurement(
+        "digits-replay-candidates",
+        ("gr-run -m strategy.replay_candidates=1,4 'seed=range(5)' hydra/launcher=batched",),
+        minutes=1.5,
+        rows_by="strategy.replay_candidates",
+        quick=True,
+    ),
+    Measurement(
         "digits-task-free-dgr",
         ("gr-run -m strategy=dgr train.task_boundaries=unknown strategy.consolidate_every=1000 'seed=range(3)'",),
         minutes=0.5,
