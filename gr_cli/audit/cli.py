@@ -273,21 +273,23 @@ def _search(path: Path, trust: Sequence[str], stream: TextIO) -> int:
 
 
 def _attack(path: Path, options: argparse.Namespace, trust: Sequence[str]) -> list[AttackRow]:
-    """Train the missing shadows of a run, attack them, and write table and picture beside them."""
+    """Train the missing shadows of a run, attack them, and write table and picture beside them, if not done before."""
     from gr_cli.audit.attacks import attack_rows
-    from gr_cli.audit.shadows import plan_shadows, train_shadows, write_provenance
-    from gr_cli.audit.tables import csv_text, save_figure
-    from gr_cli.results.audits import MEMBERSHIP_FILE
-    from gr_cli.system.files import write_text
+    from gr_cli.audit.shadows import has_tables, plan_shadows, provenance, train_shadows
+    from gr_cli.audit.tables import csv_text, read_rows, save_figure
+    from gr_cli.results.audits import AUDIT_FILE, MEMBERSHIP_FILE
+    from gr_cli.system.files import write_json, write_text
 
     shadows = plan_shadows(path, options.shadows, options.candidates, options.overrides, trust)
-    train_shadows(shadows)
-    rows = attack_rows(shadows)
-    write_provenance(shadows)
-    write_text(shadows.folder / MEMBERSHIP_FILE, csv_text({str(path): rows}))
-    save_figure(rows, shadows.folder / "membership")
+    table = shadows.folder / MEMBERSHIP_FILE
+    if not has_tables(shadows):
+        train_shadows(shadows)
+        rows = attack_rows(shadows)
+        write_text(table, csv_text({str(path): rows}))
+        save_figure(rows, shadows.folder / "membership")
+        write_json(shadows.folder / AUDIT_FILE, provenance(shadows))  # last: with it the tables are complete
     _print_status(f"shadows, membership.csv and picture: {shadows.folder}")
-    return rows
+    return read_rows(table)
 
 
 def _write(figures: Mapping[str, Sequence[AttackRow]], table_format: str, options: argparse.Namespace) -> None:

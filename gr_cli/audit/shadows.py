@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gr_cli._version import __version__
 from gr_cli.config.settings import Settings, flatten
 from gr_cli.errors import ConfigError, FolderError, TrainingError, suggestion
-from gr_cli.results.audits import AUDIT_FILE
+from gr_cli.results.audits import AUDIT_FILE, MEMBERSHIP_FILE
 from gr_cli.results.folder import AUDIT_FOLDER, RunFolder
 from gr_cli.results.stored_config import check_code, check_unchanged, stored_settings
-from gr_cli.system.files import make_folder, write_json
+from gr_cli.system.files import make_folder
+from gr_cli.system.reading import read_json
 
 MIN_SHADOWS = 6  # without the target and its complement, two runs have each sample, and two have not
 _SHARE = 0.5  # of the samples of a class that a shadow is trained on
@@ -160,6 +162,7 @@ def train_shadows(shadows: Shadows) -> None:
 
     import_torch()
     make_folder(shadows.folder)
+    (shadows.folder / AUDIT_FILE).unlink(missing_ok=True)  # its tables are of other shadows
     sweep = begin_sweep()
     sweep.progress.total = len(shadows.jobs)
     try:
@@ -188,16 +191,23 @@ def _stdout_as_stderr() -> Iterator[None]:
         os.close(stdout)
 
 
-def write_provenance(shadows: Shadows) -> None:
-    """Write which run and which shadows the tables are of."""
-    write_json(
-        shadows.folder / AUDIT_FILE,
-        {
-            "config_hash": shadows.settings.identity,
-            "seed": shadows.settings.seed,
-            "overrides": list(shadows.overrides),
-            "candidates_per_class": shadows.jobs[0].config["membership"]["candidates"],
-            "draws": shadows.draws,
-            "shadow_config_hashes": [job.identity for job in shadows.jobs],
-        },
-    )
+def provenance(shadows: Shadows) -> dict[str, Any]:
+    """Which run and which shadows the tables are of, and the version that computed them."""
+    return {
+        "config_hash": shadows.settings.identity,
+        "seed": shadows.settings.seed,
+        "overrides": list(shadows.overrides),
+        "candidates_per_class": shadows.jobs[0].config["membership"]["candidates"],
+        "draws": shadows.draws,
+        "shadow_config_hashes": [job.identity for job in shadows.jobs],
+        "version": __version__,
+    }
+
+
+def has_tables(shadows: Shadows) -> bool:
+    """Whether the tables of these shadows, all finished, have been written by this version."""
+    if shadows.unfinished or not (shadows.folder / MEMBERSHIP_FILE).exists():
+        return False
+    with suppress(OSError, ValueError):
+        return read_json(shadows.folder / AUDIT_FILE) == provenance(shadows)
+    return False

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gr_cli.audit.attacks import ATTACKS, FALSE_POSITIVE_RATES, AttackRow
+from gr_cli.errors import FolderError
 from gr_cli.report.formats import csv_file, json_file, markdown
 from gr_cli.report.tables import TextTable
 from gr_cli.results.tables import ALL_TASKS
+from gr_cli.system.reading import naming_file, parse_finite_float, read_table
 from gr_cli.terminal.fitted_table import FittedColumn, FittedTable
 
 if TYPE_CHECKING:
@@ -42,6 +44,36 @@ def csv_text(runs: Runs) -> str:
     several = len(runs) > 1
     rows = [[*([name] if several else []), *row] for name, of_run in runs.items() for row in of_run]
     return csv_file([*(["run"] if several else []), *AttackRow._fields], rows)
+
+
+def read_rows(path: Path) -> list[AttackRow]:
+    """The figures of one run from their CSV file.
+
+    Raises:
+        FolderError: The file can't be read, or holds something else.
+    """
+    try:
+        table = read_table(path)
+        with naming_file(path):
+            return [_row(cells) for cells in table]
+    except (OSError, ValueError) as error:
+        raise FolderError(f"{path}: can't be read ({error}); remove it, and repeat the command") from error
+
+
+def _row(cells: Mapping[str, str]) -> AttackRow:
+    task = cells["task"]
+    value, low, high = (parse_finite_float(cells[name]) if cells[name] else None for name in ("value", "low", "high"))
+    return AttackRow(
+        int(cells["after_task"]),
+        task if task == ALL_TASKS else int(task),
+        cells["part"],
+        cells["attack"],
+        cells["metric"],
+        value,
+        low,
+        high,
+        int(cells["n"]),
+    )
 
 
 def json_text(runs: Runs) -> str:

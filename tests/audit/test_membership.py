@@ -13,7 +13,7 @@ import torch
 from gr_cli.audit.attacks import ATTACKS, AttackRow
 from gr_cli.audit.cli import main
 from gr_cli.audit.shadows import plan_shadows, with_overrides
-from gr_cli.audit.tables import audit_figure, csv_text, markdown_text
+from gr_cli.audit.tables import audit_figure, csv_text, markdown_text, read_rows
 from gr_cli.cli.compose import compose_settings
 from gr_cli.errors import ConfigError
 from gr_cli.evaluation.attacks.likelihood_ratio import log_likelihood_ratios
@@ -92,10 +92,32 @@ def test_figures_after_every_task_and_again_without_training(made, gr_audit, mon
     # The run itself is as before, and no report sees the shadows.
     assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == before
     assert [run.path for run in discover_runs([Path("outputs")]).runs] == [folder]
-    monkeypatch.setattr("gr_cli.cli.launchers.batched.BatchedLauncher.train", None)
-    assert attacked(gr_audit, folder, "--format", "csv")[1] == out
+    with monkeypatch.context() as patch:
+        patch.setattr("gr_cli.cli.launchers.batched.BatchedLauncher.train", None)
+        (audit / "audit.json").unlink()
+        assert attacked(gr_audit, folder, "--format", "csv")[1] == out
+        patch.setattr("gr_cli.audit.attacks.attack_rows", None)
+        assert attacked(gr_audit, folder, "--format", "csv")[1] == out
     assert "| after task | task |" in attacked(gr_audit, folder, "--format", "markdown")[1]
     assert "likelihood-ratio attack on 6 shadow runs" in attacked(gr_audit, folder, "--format", "table")[1]
+
+
+def test_tables_of_other_shadows_or_versions_are_computed_anew(made, gr_audit, monkeypatch):
+    folder = made(*FINETUNE)
+    assert attacked(gr_audit, folder)[0] == 0
+    (audit,) = (folder / "audit").iterdir()
+    expected = (audit / "membership.csv").read_bytes()
+
+    def falsify() -> None:
+        (audit / "membership.csv").write_text(f"{','.join(AttackRow._fields)}\n0,0,solver,threshold,auc,1,1,1,4\n")
+
+    falsify()
+    assert "0,0,solver,threshold,auc,1.0" in attacked(gr_audit, folder, "--format", "csv")[1]
+    shutil.rmtree(audit / "draw_003")
+    assert attacked(gr_audit, folder)[0] == 0 and (audit / "membership.csv").read_bytes() == expected
+    falsify()
+    monkeypatch.setattr("gr_cli.audit.shadows.__version__", "0.0.1")
+    assert attacked(gr_audit, folder)[0] == 0 and (audit / "membership.csv").read_bytes() == expected
 
 
 def test_an_interrupted_audit_continues_to_the_same_figures(made, gr_audit, monkeypatch):
@@ -178,6 +200,11 @@ def test_the_table_shows_the_likelihood_ratio_attack():
 def test_csv_has_all_attacks_and_the_run_where_there_are_several():
     assert csv_text({"a": ROWS}).splitlines()[2] == "0,0,solver,likelihood_ratio,tpr_at_fpr_0.01,,,,80"
     assert csv_text({"a": ROWS, "b": ROWS[:1]}).splitlines()[0].startswith("run,after_task,task")
+
+
+def test_figures_are_read_as_they_were_written(tmp_path):
+    (tmp_path / "membership.csv").write_text(csv_text({"a": ROWS}), encoding="utf-8")
+    assert read_rows(tmp_path / "membership.csv") == ROWS
 
 
 def test_the_picture_has_a_panel_for_each_part():

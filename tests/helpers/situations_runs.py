@@ -129,8 +129,14 @@ def attacked_again(hands: Hands, change: Callable[[Path], object]) -> object:
     return hands.gr_audit(*words)
 
 
+def without_tables(folder: Path) -> None:
+    """Remove what says that the tables of a shadow's audit are complete."""
+    (folder.parent / "audit.json").unlink()
+
+
 def with_other_candidates(hands: Hands) -> object:
     def change(folder: Path) -> None:
+        without_tables(folder)
         scores = MembershipScores.load(folder / "membership_scores_1.npz")
         replace(scores, sample=scores.sample + 1).save(folder)
 
@@ -138,7 +144,16 @@ def with_other_candidates(hands: Hands) -> object:
 
 
 def without_scores(hands: Hands) -> object:
-    return attacked_again(hands, lambda folder: [path.unlink() for path in folder.glob("membership_scores_*.npz")])
+    def change(folder: Path) -> None:
+        without_tables(folder)
+        for path in folder.glob("membership_scores_*.npz"):
+            path.unlink()
+
+    return attacked_again(hands, change)
+
+
+def with_a_damaged_table(hands: Hands) -> object:
+    return attacked_again(hands, lambda folder: (folder.parent / "membership.csv").write_text("after_task\n1\n"))
 
 
 def an_audit_of_few_values(hands: Hands) -> object:
@@ -308,6 +323,7 @@ RUNS: Table = {
         ("is a run on a part of its samples", auditing_a_shadow),
         ("shadow runs did not finish", audited(nothing, "--attacks", "--shadows", "6", "--", "optimizer.lr=1e30")),
     ],
+    "audit/tables.py": [("remove it, and repeat the command", with_a_damaged_table, "has no 'task'")],
     "audit/attacks.py": [
         ("of other samples than those of the other shadows", with_other_candidates),
         ("its shadows have no membership scores", without_scores),
