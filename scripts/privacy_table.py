@@ -125,8 +125,9 @@ def measure(benchmark: str, method: str, seeds: int, extra: Sequence[str]) -> bo
 
 
 def _run(command: str, arguments: Sequence[str], shows: bool = True) -> int:
-    """Run `gr-run` or `gr-audit`; its exit code."""
-    print(f"\n$ {command} {shlex.join(arguments)}", flush=True)
+    """Run a command; its exit code."""
+    if command != "gr-report":  # which names every run
+        print(f"\n$ {command} {shlex.join(arguments)}", flush=True)
     start = f"from {ENTRY_POINTS[command]} import entry; entry()"
     output = None if shows else subprocess.DEVNULL
     try:
@@ -231,7 +232,7 @@ def cell(value: Figure | None, form: str) -> str:
     if value is None:
         return "–"
     interval = "" if value.low is None or value.high is None else f" ({value.low:{form}} to {value.high:{form}})"
-    return f"{value.value:{form}}{interval}"
+    return f"{value.value:{form}}{interval}".replace("-", "−")
 
 
 HEAD = (
