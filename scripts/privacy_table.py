@@ -22,15 +22,14 @@ from gr_cli.audit.shadows import plan_shadows
 from gr_cli.results.statistics import Bounds, summarize
 from gr_cli.results.tables import ALL_TASKS
 from gr_cli.system.files import csv_text, write_text
-from gr_cli.system.reading import read_table
+from gr_cli.system.reading import read_table, read_yaml
 
 BUDGET = (
     "scenario=class benchmark.class_order=shuffled train.iterations=100 train.batch_size=128 "
     "evaluate.generated_samples=0 evaluate.tasks=seen"
 )
 BENCHMARKS = ("split_mnist", "split_fashion_mnist", "split_digits")
-SAMPLES_PER_CLASS = 300
-FEW = f"labels.per_class={SAMPLES_PER_CLASS}"
+FEW = "labels.per_class=300"
 MEMORY = "strategy=generative_classifier generator={}"
 METHODS = {
     "er": f"strategy=er {FEW}",
@@ -76,6 +75,7 @@ class PrivacyRow:
     """A row of the table: one attacked part of a method on a benchmark, after one task.
 
     Attributes:
+        samples: Training samples of a class, at most (`labels.per_class`); None: all.
         epsilon: ε that the run claims; None: no claim.
         after_task: Task that was trained last.
         accuracy: Average accuracy on the tasks so far, in percent.
@@ -89,6 +89,7 @@ class PrivacyRow:
 
     benchmark: str
     method: str
+    samples: int | None
     epsilon: float | None
     after_task: int
     accuracy: float
@@ -186,6 +187,7 @@ def rows_of(benchmark: str, method: str, folders: Sequence[Path]) -> Iterator[Pr
             yield PrivacyRow(
                 benchmark,
                 method,
+                next(map(samples, audits)),
                 next(map(epsilon, audits)),
                 after,
                 mean(100 * mean(matrix[after][: after + 1]) for matrix in matrices),
@@ -215,6 +217,12 @@ def forgetting(matrix: Sequence[Sequence[float]], after: int) -> float:
     return mean(max(row[task] for row in matrix[task : after + 1]) - matrix[after][task] for task in range(after))
 
 
+def samples(folder: Path) -> int | None:
+    """How many training samples of a class a run may have; None: all."""
+    found: int | None = read_yaml(folder / "config.yaml")["labels"]["per_class"]
+    return found
+
+
 def epsilon(folder: Path) -> float | None:
     """The total ε that a run claims; None: no claim."""
     path = folder / "privacy.csv"
@@ -238,7 +246,7 @@ def cell(value: Figure | None, form: str) -> str:
 HEAD = (
     "method",
     "seeds",
-    "samples a class",
+    "samples a class, at most",
     "ε",
     "accuracy (%)",
     "forgetting",
@@ -267,7 +275,7 @@ def cells(row: PrivacyRow) -> list[str]:
     return [
         f"`{row.method}`",
         str(row.auc.n) if row.auc else "–",
-        str(SAMPLES_PER_CLASS) if FEW in METHODS[row.method] else "all",
+        "all" if row.samples is None else str(row.samples),
         "none" if row.epsilon is None else f"{row.epsilon:g}",
         f"{row.accuracy:.1f}",
         "–" if row.forgetting is None else f"{row.forgetting:.1f}",

@@ -45,10 +45,11 @@ def run_of(script, tmp_path, monkeypatch):
 
     monkeypatch.setattr(script, "plan_shadows", Plan)
 
-    def make(name: str, audit: str | None = AUDIT, privacy: str | None = None) -> Path:
+    def make(name: str, audit: str | None = AUDIT, privacy: str | None = None, samples: str = "300") -> Path:
         folder = tmp_path / name
         (folder / "audit").mkdir(parents=True)
         (folder / "accuracy_matrix.csv").write_text(MATRIX, encoding="utf-8")
+        (folder / "config.yaml").write_text(f"labels:\n  per_class: {samples}\n", encoding="utf-8")
         if audit is not None:
             (folder / "audit" / "membership.csv").write_text(f"{HEADER}\n{audit}", encoding="utf-8")
         if privacy is not None:
@@ -107,7 +108,7 @@ def test_the_change_of_the_first_task_is_paired_by_run(script, run_of):
 def test_the_table_as_markdown(script, run_of):
     rows = [
         *script.rows_of("digits", "vae", [run_of("a", privacy=PRIVACY)]),
-        *script.rows_of("garments", "gaussian-all", [run_of("b")]),
+        *script.rows_of("garments", "gaussian-all", [run_of("b", samples="null")]),
     ]
     lines = script.markdown(rows).splitlines()
     assert lines[0] == "`digits`, after task 2:" and "`garments`, after task 2:" in lines
