@@ -1,24 +1,24 @@
-"""`python -m helpers.killed STAGE ITERATION words` is `gr-run words` that is killed, by SIGKILL, at an iteration of a
-stage, before its checkpoint is written; after the stage if ITERATION is `end`. Checkpoints are written after every step
-if `GR_TEST_EVERY_STEP` is set."""
+"""Runs that are killed, by SIGKILL, at an iteration of a stage, before its checkpoint is written."""
 
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-import gr_cli
 from gr_cli.cli.main import main
 from gr_cli.runner import step_monitor
 from gr_cli.terminal import run_display
 from gr_cli.training.observer import RunObserver
 
-_EVERY_STEP = "GR_TEST_EVERY_STEP"
+# The processes are forked from one that has imported these, which takes longer than such a run.
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["dp_accounting", "gr_cli.runner.run", __name__])
 
 
 class KillAt(RunObserver):
-    """Kills this process."""
+    """Kills this process, after the stage if there is no iteration."""
 
     def __init__(self, stage: int, iteration: int | None) -> None:
         self.stage, self.iteration = stage, iteration
@@ -33,20 +33,39 @@ class KillAt(RunObserver):
 
 
 def kill(*words: str, at: tuple[int, int | str], every_step: bool = False) -> None:
-    """Run `gr-run words` in a process that is killed at an iteration of a stage."""
-    folders = [str(Path(__file__).parents[1]), str(Path(gr_cli.__file__).parents[1])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(folders)}
-    environment |= {_EVERY_STEP: "1"} if every_step else {}
-    command = [sys.executable, "-m", "helpers.killed", *map(str, at), *words]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == -signal.SIGKILL, (ended.returncode, ended.stderr)
+    """Run `gr-run words` in a process that is killed at an iteration of a stage, or at its `end`.
+
+    Checkpoints are written after every step if `every_step`.
+    """
+    printed = Path("killed.txt").absolute()
+    process = _CONTEXT.Process(target=_run, args=(words, at, every_step, Path.cwd(), dict(os.environ), printed))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, (process.exitcode, printed.read_text(encoding="utf-8"))
+    printed.unlink()
 
 
-if __name__ == "__main__":
-    at, words = sys.argv[1:3], sys.argv[3:]
-    killer = KillAt(int(at[0]), None if at[1] == "end" else int(at[1]))
+def _run(
+    words: tuple[str, ...],
+    at: tuple[int, int | str],
+    every_step: bool,
+    folder: Path,
+    environment: Mapping[str, str],
+    printed: Path,
+) -> None:
+    import torch
+
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    with printed.open("w", encoding="utf-8") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    stage, iteration = at
+    killer = KillAt(stage, None if iteration == "end" else int(iteration))
     run_display.TerminalObserver = lambda **_: killer
-    if os.environ.get(_EVERY_STEP):
+    if every_step:
         step_monitor._MIN_TRAINING_PER_SAVING = 0
-        words.append("checkpoint.every_seconds=1e-9")
-    sys.exit(main(words))
+        words = (*words, "checkpoint.every_seconds=1e-9")
+    sys.exit(main(list(words)))
