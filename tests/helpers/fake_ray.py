@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 
 class RayError(Exception):
@@ -45,6 +46,7 @@ class FakeRay(ModuleType):
         self.exceptions = SimpleNamespace(RayError=RayError)
         self.asked: list[dict[str, Any]] = []  # resources of each actor that was started
         self.arguments: dict[str, Any] = {}  # of `init`
+        self.threads = torch.get_num_threads()
 
     def is_initialized(self) -> bool:
         return False
@@ -55,7 +57,9 @@ class FakeRay(ModuleType):
             raise self.refusal
 
     def shutdown(self) -> None:
-        """Nothing is left."""
+        """Restore what a worker sets in a process of its own, which would end here."""
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(self.threads)
 
     def nodes(self) -> list[dict[str, Any]]:
         return [{"Alive": True, "Resources": node} for node in self.resources]
