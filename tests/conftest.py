@@ -6,15 +6,23 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
+from itertools import compress
+from operator import not_
 from pathlib import Path
 
 import pytest
 import torch
+from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.defaults_list import DefaultsList, create_defaults_list
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from omegaconf import DictConfig, flag_override
+from omegaconf import DictConfig
 
 from gr_cli.audit.cli import main as audit
 from gr_cli.cli.main import main
@@ -58,8 +66,9 @@ def _fast() -> Iterator[None]:
     Plugins.instance()  # fills the registry, with classes that are not those one may import
     source_class = SourcesRegistry.instance().resolve("pkg")
     read, files = source_class._read_config, {}
-    load: Callable[..., DictConfig] = ConfigLoaderImpl.load_configuration
-    configs: dict[object, DictConfig] = {}
+    list_defaults, merge = create_defaults_list, ConfigLoaderImpl._compose_config_from_defaults_list
+    lists: dict[object, DefaultsList] = {}
+    merged: dict[object, DictConfig] = {}
 
     def once(source: object, path: object) -> object:
         # The shipped YAML files never change; to copy what they hold takes a sixth of the time.
@@ -67,26 +76,38 @@ def _fast() -> Iterator[None]:
             files[path] = read(source, path)
         return copy.deepcopy(files[path])
 
-    def composed_once(
-        loader: ConfigLoaderImpl, config_name: object, overrides: list[str], *arguments: object, **more: object
-    ) -> DictConfig:
-        # To compose takes longer than many a run; several tests begin with the same words.
-        places = tuple(str(part.path) for part in loader.get_search_path().get_path())
-        if any(text.startswith("file:") for text in places) or any("searchpath" in word for word in overrides):
-            return load(loader, config_name, overrides, *arguments, **more)
-        key = (config_name, *overrides, arguments, tuple(more.items()), places)
-        if key not in configs:
-            configs[key] = load(loader, config_name, overrides, *arguments, **more)
-            if len(configs) > 64:
-                del configs[next(iter(configs))]
-        found = copy.deepcopy(configs[key])
-        with flag_override(found, ["struct", "readonly"], False):
-            found.hydra.runtime.cwd = os.getcwd()
-        return found
+    def listed_once(
+        repo: IConfigRepository, config_name: object, overrides_list: list[Override], **more: object
+    ) -> DefaultsList:
+        # Which files are merged depends on the chosen options, not on values.
+        if has_own_files(repo):
+            return list_defaults(repo, config_name, overrides_list, **more)
+        overrides = [each for each in overrides_list if not each.is_sweep_override()]
+        chooses = [repo.group_exists(each.key_or_group) and not isinstance(each.value(), dict) for each in overrides]
+        chosen = list(compress(overrides, chooses))
+        key = (config_name, *(each.input_line for each in chosen), *more.items())
+        if key not in lists:
+            lists[key] = list_defaults(repo, config_name, chosen, **more)
+        return replace(lists[key], config_overrides=list(compress(overrides, map(not_, chooses))))
+
+    def merged_once(loader: ConfigLoaderImpl, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        # To merge them takes longer than many a run; several tests begin with the same options.
+        if has_own_files(repo):
+            return merge(loader, defaults, repo)
+        key = tuple((each.config_path, each.package, each.is_self, each.primary) for each in defaults)
+        if key not in merged:
+            merged[key] = merge(loader, defaults, repo)
+            if len(merged) > 64:
+                del merged[next(iter(merged))]
+        return copy.deepcopy(merged[key])
+
+    def has_own_files(repo: IConfigRepository) -> bool:
+        return any(source.scheme() == "file" for source in repo.get_sources())
 
     gc.freeze()  # what is imported stays; it need not be looked through for garbage again and again
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConfigLoaderImpl, "load_configuration", composed_once)
+        patch.setattr(config_loader_impl, "create_defaults_list", listed_once)
+        patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", merged_once)
         patch.setattr(source_class, "_read_config", once)
         patch.setattr(os, "fsync", lambda _: None)  # the power does not fail while tests run
         for name in PICTURES:
