@@ -264,8 +264,10 @@ def test_tasks_that_are_not_evaluated_have_empty_cells(gr_run, one_sampled, tmp_
     # Readers of the folder cope with empty cells.
     assert load_run(folders[choice]).matrix.iloc[0, 1:].isna().all()
     assert gr_run(f"verify={folders[choice]}")[0] == 0
-    assert report(["outputs", "--html", "page.html", "--figures", "figures"]) == 0
-    assert Path("page.html").stat().st_size > 0 and list(Path("figures").iterdir())
+    figures = ["--figures", "figures"] if choice == "sampled" else []  # which take as long as all else
+    assert report(["outputs", "--html", "page.html", *figures]) == 0
+    assert Path("page.html").stat().st_size > 0
+    assert not figures or list(Path("figures").iterdir())
 
 
 def test_run_resumes_with_sampled_tasks(gr_run, goes_on, one_sampled):

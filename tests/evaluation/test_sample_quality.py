@@ -61,6 +61,13 @@ def clear_cache_in_memory(monkeypatch) -> None:
     monkeypatch.setattr(cache, "_recent", OrderedDict())
 
 
+@pytest.fixture
+def quick_classifier(monkeypatch) -> None:
+    """Reference classifiers of a few iterations, in a cache of their own."""
+    clear_cache_in_memory(monkeypatch)
+    monkeypatch.setattr("gr_cli.evaluation.reference_classifier._MAX_ITERATIONS", 5)
+
+
 # --- table
 
 
@@ -121,7 +128,7 @@ def test_real_samples_for_comparison_are_not_stored(gr_run):
     assert result.num_retained == result.num_traces == 0 and not result.violated
 
 
-def test_resumed_run_has_the_same_sample_quality_and_is_verified(gr_run, goes_on, monkeypatch):
+def test_resumed_run_has_the_same_sample_quality_and_is_verified(gr_run, goes_on, quick_classifier, monkeypatch):
     words = (*TINY, "benchmark.classes_per_task=5", "generator=cvae")
     goes_on(*words, at=(1, 4), forget=partial(clear_cache_in_memory, monkeypatch))
     assert "sample_quality.csv: the same byte for byte" in gr_run(f"verify={only_run()}")[1]
@@ -210,7 +217,7 @@ def test_slow_training_of_the_reference_classifier_is_reported(gr_run, monkeypat
     assert code == 0 and "training the reference classifier for generated samples; it is cached in " in err
 
 
-def test_runs_of_a_group_have_the_quality_of_single_runs():
+def test_runs_of_a_group_have_the_quality_of_single_runs(quick_classifier):
     overrides = [*TINY, "train.iterations=25", "precision=float64"]
     jobs = [compose_settings([*overrides, f"seed={seed}"]) for seed in range(2)]
     for batch in ([jobs[0]], [jobs[1]], jobs):
@@ -349,8 +356,9 @@ def test_labels_are_those_of_the_next_tasks_replay(words):
 # --- reference classifier
 
 
-def test_reference_classifier_is_the_same_cached_or_retrained_with_any_number_of_threads(run, monkeypatch):
-    clear_cache_in_memory(monkeypatch)
+def test_reference_classifier_is_the_same_cached_or_retrained_with_any_number_of_threads(
+    run, quick_classifier, monkeypatch
+):
     first = run()
     (file,) = Path("cache/reference_classifiers").glob("*.pt")
     before = torch.load(file, weights_only=True)["tensors"]
@@ -366,8 +374,7 @@ def test_reference_classifier_is_the_same_cached_or_retrained_with_any_number_of
     assert all(torch.equal(before[name], again[name]) for name in before)
 
 
-def test_class_orders_share_a_reference_classifier(run, monkeypatch):
-    clear_cache_in_memory(monkeypatch)
+def test_class_orders_share_a_reference_classifier(run, quick_classifier):
     words = ("train.iterations=1", "benchmark.class_order=shuffled", "benchmark.classes_per_task=5")
     for seed in range(2):
         run(*words, f"seed={seed}")

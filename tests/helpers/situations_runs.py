@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -218,7 +219,7 @@ def in_the_folder_of_a_damaged_sweep(hands: Hands) -> object:
 def in_a_folder_with(name: str) -> Situation:
     def do(hands: Hands) -> object:
         Path("taken").mkdir()
-        Path("taken", name).write_text("")
+        Path("taken", name).touch()
         return hands.again("hydra.run.dir=taken")
 
     return do
@@ -226,8 +227,8 @@ def in_a_folder_with(name: str) -> Situation:
 
 def in_a_folder_that_may_not_be_read(hands: Hands) -> object:
     Path("taken").mkdir()
-    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    hands.monkeypatch.setattr("gr_cli.results.availability.os.listdir", failing(error))
+    refused = failing(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    hands.monkeypatch.setattr("gr_cli.results.availability.os", SimpleNamespace(**{**vars(os), "listdir": refused}))
     return hands.again("hydra.run.dir=taken")
 
 

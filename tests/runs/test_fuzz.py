@@ -32,7 +32,7 @@ LEFT = {
 
 @pytest.mark.timeout(0 if MANY else 1800)  # thousands of lines take longer than any one test may
 @settings(
-    max_examples=int(MANY or 50),
+    max_examples=int(MANY or 30),
     derandomize=MANY is None,
     database=None,
     deadline=None,

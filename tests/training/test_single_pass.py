@@ -21,6 +21,7 @@ from gr_cli.training.observer import RunObserver
 from gr_cli.training.stacking import stack_learners
 from gr_cli.training.task_free import ConsolidationSchedule
 from helpers.interruption import StopAt, csvs
+from helpers.shipped_methods import STRATEGY_SIZES
 
 ONLINE = ("preset=online", "train.batch_size=32", "model.hidden_sizes=[8]", "benchmark.classes_per_task=[4,3,3]",
           "evaluate.generated_samples=0", "threads=1")  # fmt: skip
@@ -194,7 +195,8 @@ def test_single_pass_without_boundaries():
 def test_sums_over_samples_are_those_of_one_pass(strategy):
     """A sum needs one pass: the result is that of the same tasks without `train.online`."""
     by_task = "train.online=false", "train.iterations=5"
-    tables = [run(name, f"strategy={strategy}", *more) for name, more in (("online", ()), ("by_task", by_task))]
+    words = [f"strategy={strategy}", *STRATEGY_SIZES.get(strategy, [])]
+    tables = [run(name, *words, *more) for name, more in (("online", ()), ("by_task", by_task))]
     assert tables[0]["accuracy_matrix.csv"] == tables[1]["accuracy_matrix.csv"]
 
 
