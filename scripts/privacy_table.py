@@ -19,6 +19,7 @@ from statistics import mean
 from typing import Any
 
 from gr_cli.audit.shadows import plan_shadows
+from gr_cli.errors import GrError
 from gr_cli.results.statistics import Bounds, summarize
 from gr_cli.results.tables import ALL_TASKS
 from gr_cli.system.files import csv_text, write_text
@@ -334,7 +335,13 @@ def main(arguments: Sequence[str]) -> None:
         parser.error("--seeds: at least 1")
     lines = [(benchmark, method) for benchmark in BENCHMARKS for method in METHODS]
     chosen = [line for line in lines if line[0] in options.benchmarks and line[1] in options.methods]
-    folders = {line: finished_folders(line, options.seeds, extra) for line in lines}
+    folders = {}
+    for line in lines:
+        try:
+            folders[line] = finished_folders(line, options.seeds, extra)
+        except GrError as error:  # a setting that other lines have
+            if line in chosen:
+                parser.error(f"{': '.join(line)}: {error}")
     failed = []
     for line in chosen[:1] if options.show else chosen:
         if not options.show:

@@ -118,3 +118,13 @@ def test_the_table_as_markdown(script, run_of):
     ) in lines
     assert sum(line.startswith("| `") for line in lines) == 2  # rows after earlier tasks are in the CSV alone
     assert any(line.startswith("| `gaussian-all` | 1 | all | none | 60.0 |") for line in lines)
+
+
+def test_settings_that_only_the_chosen_lines_have(script, capsys):
+    words = ("generator.pooled_share=0", "--show", "--methods", "gaussian", "--benchmarks", "split_digits")
+    script.main(words)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit) as caught:
+        script.main(("generator.pooled_share=0", "--show", "--methods", "vae"))
+    assert caught.value.code == 2
+    assert "split_mnist: vae: generator.pooled_share=0: no such setting" in capsys.readouterr().err
