@@ -10,12 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from gr_cli.benchmarks import Digits, split
+from gr_cli.benchmarks import Digits
 from gr_cli.cli.compose import compose_settings
 from gr_cli.evaluation.audit import audit
 from gr_cli.evaluation.base import EvaluationContext
 from gr_cli.evaluation.measures.sample_quality import SampleQuality
-from gr_cli.evaluation.reference_classifier import distinct_classes
 from gr_cli.results.folder import RunFolder
 from gr_cli.runner.run import run_together
 from gr_cli.strategies import GenerativeReplay
@@ -383,17 +382,6 @@ def test_class_orders_share_a_reference_classifier(run, quick_classifier):
     assert len(list(Path("cache/reference_classifiers").glob("*.pt"))) == 1
     run("train.iterations=1", "benchmark.validation_share=0.2")  # has fewer training samples
     assert len(list(Path("cache/reference_classifiers").glob("*.pt"))) == 2
-
-
-def test_distinct_classes_by_task_and_unit():
-    reverse = list(range(9, -1, -1))
-    stream = split(Digits(), 0, classes_per_task=5, class_order=reverse, repetitions=2)
-    classes = distinct_classes(stream, [0, 5, 0, 5], 10)
-    assert classes.first_task.tolist() == [1] * 5 + [0] * 5  # by name, 0 comes in the second task
-    assert [number.tolist() for number in classes.of_task] == [[9, 8, 7, 6, 5], [4, 3, 2, 1, 0]] * 2
-    assert classes.units.nonzero().tolist() == [[i, 9 - i] for i in range(10)]
-    shared = distinct_classes(stream, [0] * 4, 5)
-    assert shared.units.nonzero().tolist() == [[i, 4 - i % 5] for i in range(10)]
 
 
 def test_samples_that_are_not_finite_do_not_end_a_run():
