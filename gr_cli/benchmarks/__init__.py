@@ -9,6 +9,7 @@ from gr_cli.benchmarks.features.batch_norm_convolutions import (
     BatchNormConvFeatureExtractor as BatchNormConvFeatureExtractor,
 )
 from gr_cli.benchmarks.features.convolutions import ConvFeatureExtractor as ConvFeatureExtractor
+from gr_cli.benchmarks.features.energies import EnergyFeatureExtractor as EnergyFeatureExtractor
 from gr_cli.benchmarks.features.patches import PatchFeatureExtractor as PatchFeatureExtractor
 from gr_cli.benchmarks.labels import with_few_labels as with_few_labels
 from gr_cli.benchmarks.labels import with_label_noise as with_label_noise

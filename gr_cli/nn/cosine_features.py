@@ -50,6 +50,7 @@ class OrientedEnergies(nn.Module):
         super().__init__()
         channels, *size = shape
         self.shape = shape
+        self.frequencies, self.orientations = frequencies, orientations
         self.scales = [s for s in range(scales) if s == 0 or min(size) >> s >= _MIN_MAP]
         self.register_buffer("image_basis", cosine_basis(size[0], size[1], frequencies), persistent=False)
         num_features = self._buffer("image_basis").shape[0]
@@ -59,6 +60,9 @@ class OrientedEnergies(nn.Module):
             self.register_buffer(f"basis_{scale}", cosine_basis(height, width, frequencies), persistent=False)
             num_features += orientations * self._buffer(f"basis_{scale}").shape[0]
         self.num_features = channels * num_features
+
+    def extra_repr(self) -> str:
+        return f"{self.shape}, frequencies={self.frequencies}, orientations={self.orientations}, scales={self.scales}"
 
     def _buffer(self, name: str) -> Tensor:
         value: Tensor = self.get_buffer(name)
