@@ -144,12 +144,24 @@ def test_classifier_and_replay_of_gaussians_learn_digits():
     assert accuracy("strategy=generative_replay", "generator=gaussian", "train.iterations=100") > 0.8
 
 
-@pytest.mark.parametrize("at_once", [3, 2])
-def test_samples_have_the_covariance_factor_of_their_class(monkeypatch, at_once):
-    """With the factors of all classes at once, and with one for each sample."""
-    monkeypatch.setattr("gr_cli.nn.class_gaussians._MAX_CLASSES_AT_ONCE", at_once)
+def test_samples_have_the_covariance_factor_of_their_class():
     generator = ClassGaussian(SampleSpec((2,), None), num_classes=3, latent_dim=None)
     generator.class_means.copy_(torch.tensor([[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]]))
     generator.covariance_factors.copy_(torch.tensor([[[k, 0.0], [1.0, 2.0]] for k in (1.0, 2.0, 3.0)]))
     samples = generator.decode({"z": torch.tensor([[1.0, 1.0], [1.0, -1.0], [0.0, 3.0]])}, torch.tensor([2, 0, 1]))
     torch.testing.assert_close(samples, torch.tensor([[53.0, 63.0], [11.0, 19.0], [30.0, 46.0]]))
+
+
+def test_replicas_sample_as_single_generators_do():
+    singles = []
+    for k in (1.0, 2.0):
+        generator = ClassGaussian(SampleSpec((2,), None), num_classes=3, latent_dim=None)
+        generator.class_means.copy_(torch.arange(6.0).view(3, 2) * k)
+        generator.covariance_factors.copy_(torch.tensor([[c * k, 0.0, 1.0, k] for c in (1, 2, 3)]).view(3, 2, 2))
+        singles.append(generator)
+    latent = {"z": torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(0))}
+    labels = torch.tensor([[0, 1, 2, 0, 1], [2, 2, 0, 0, 2]])
+    expected = [generator.decode({"z": latent["z"][r]}, labels[r]) for r, generator in enumerate(singles)]
+    replicas = Replicas(singles)
+    for networks in (replicas, replicas.frozen_copy()):
+        assert torch.equal(networks.call("decode", latent, labels), torch.stack(expected))
