@@ -70,6 +70,7 @@ class Generator(nn.Module, ABC):
             -log p(x) and its bounds; None: there is none, as in a GAN.
         supports_distillation: Whether a frozen generator can teach another one its outputs on noised samples, by
             `distillation_targets` and `distillation_losses`.
+        supports_vmap: Whether `torch.func.vmap` can call its methods; replicas of others are called one by one.
         classes_are_independent: Whether a class that is fitted leaves the likelihoods of all others as they were.
         fits_classes_without_samples: Whether `fit_class` is also called for classes of a task that have no samples.
         has_sample_gradients: Whether the gradient of a sample's loss follows from the calls of layers; not if the loss
@@ -84,6 +85,7 @@ class Generator(nn.Module, ABC):
     class_likelihood: ClassVar[Literal["none", "estimated", "exact"]] = "none"
     density_objective: ClassVar[str | None] = None
     supports_distillation: ClassVar[bool] = False
+    supports_vmap: ClassVar[bool] = True
     classes_are_independent: ClassVar[bool] = True
     fits_classes_without_samples: ClassVar[bool] = False
     has_sample_gradients: ClassVar[bool] = True

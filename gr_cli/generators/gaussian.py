@@ -43,6 +43,7 @@ class ClassGaussian(GeneratorWithoutObjectives):
     """
 
     conditional = True
+    supports_vmap = False  # samples of a class are drawn together
     class_likelihood = "exact"
     classes_are_independent = False  # the pooled covariance changes with each class
     class_means: Tensor  # (C, d)

@@ -66,6 +66,7 @@ class PrivateGaussian(GeneratorWithoutObjectives):
     """
 
     conditional = True
+    supports_vmap = False  # samples of a class are drawn together
     class_likelihood = "exact"
     classes_are_independent = False  # the pooled covariance changes with each class
     fits_classes_without_samples = True  # that a class has no sample must not be visible

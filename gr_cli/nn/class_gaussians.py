@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gr_cli.nn.symmetric import cholesky
 
 _MAX_CHUNK_VALUES = 1 << 20  # values in memory at a time
-_MAX_CLASSES_AT_ONCE = 32  # of which all covariances are applied to each sample
 
 
 def precision_factor(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,19 +20,18 @@ def precision_factor(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def scaled_noise(noise: Tensor, labels: Tensor, factors: Tensor) -> Tensor:
-    """Standard normal noise (..., B, d) with the covariances of the classes `labels` (..., B).
+    """Standard normal noise (..., B, d) with the covariances of the classes `labels` (..., B); not for `vmap`.
 
     Args:
         noise: The noise.
         labels: Class of each sample.
         factors: Lower Cholesky factors (C, d, d) of the covariances of all classes.
     """
-    if len(factors) > _MAX_CLASSES_AT_ONCE:
-        return (factors[labels] @ noise.unsqueeze(-1)).squeeze(-1)
-    # The factor of every class is applied to each sample: to read one for each sample would take longer.
-    scaled = noise.unsqueeze(-3) @ factors.mT  # (..., C, B, d)
-    is_class = F.one_hot(labels, len(factors)).mT.unsqueeze(-1)  # (..., C, B, 1)
-    return (scaled * is_class).sum(-3)
+    scaled = torch.empty_like(noise)
+    for label in labels.unique().tolist():
+        of_class = labels == label
+        scaled[of_class] = noise[of_class] @ factors[label].T
+    return scaled
 
 
 def log_densities(

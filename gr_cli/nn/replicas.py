@@ -2,7 +2,8 @@
 
 Everything that passes between learner and strategy has a leading axis of R replicas: samples (R, B, ...), losses
 (R,). For R = 1 the network itself is called. For R > 1 the parameters of all replicas are stacked, (R, ...) each,
-and one batched computation calls them all. Networks are written for one replica.
+and one batched computation calls them all, or, where `supports_vmap` is false, one after the other. Networks are
+written for one replica.
 """
 
 from __future__ import annotations
@@ -35,13 +36,14 @@ class Replicas(Generic[M]):
     def __init__(self, modules: Sequence[M], varying: Mapping[str, Tensor] | None = None) -> None:
         self.modules = list(modules)
         self._varying = dict(varying or {})
-        self._is_single = len(self.modules) == 1
+        self._number = len(self.modules)  # also of a frozen copy, which has one module
+        self._is_single = self._number == 1
         self._is_natively_batched = bool(getattr(self.modules[0], "supports_leading_axes", False))
         self._template: M = self.modules[0]
         self._architecture = self.modules[0]
         self._stacked_tensors: dict[str, Tensor] = {}
         self._methods: dict[str, _FunctionalMethod] = {}
-        self._calls_one_by_one = False
+        self._calls_one_by_one = self._never_in_vmap = not getattr(self.modules[0], "supports_vmap", True)
         self.called_replica: int | None = None
         if not self._is_single:
             self._stack()
@@ -103,7 +105,7 @@ class Replicas(Generic[M]):
 
     def _call_one_by_one(self, method: _FunctionalMethod, values: Mapping[str, Tensor], arguments: Any) -> Any:
         results = []
-        for replica in range(len(self.modules)):
+        for replica in range(self._number):
             self.called_replica = replica
             of_replica = unstack([dict(values), self._varying, list(arguments)], replica)
             results.append(method.call(of_replica[0], of_replica[1], *of_replica[2]))
@@ -116,11 +118,11 @@ class Replicas(Generic[M]):
 
         Autograd then records operations of single networks. `called_replica` is the one that is being called.
         """
-        self._calls_one_by_one = True
+        before, self._calls_one_by_one = self._calls_one_by_one, True
         try:
             yield
         finally:
-            self._calls_one_by_one = False
+            self._calls_one_by_one = before
 
     def trained_layers(self) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
         """The layers that are called and own parameters with gradients.
@@ -141,7 +143,7 @@ class Replicas(Generic[M]):
     def frozen_copy(self) -> Replicas[M]:
         """A copy in evaluation mode, without gradients."""
         frozen: Replicas[M] = Replicas.__new__(Replicas)
-        frozen.__dict__ |= self.__dict__ | {"_methods": {}, "_calls_one_by_one": False}
+        frozen.__dict__ |= self.__dict__ | {"_methods": {}, "_calls_one_by_one": self._never_in_vmap}
         frozen._template = copy.deepcopy(self._template).eval().requires_grad_(False)
         frozen.modules = [frozen._template]
         if self._is_natively_batched:

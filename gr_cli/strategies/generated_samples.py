@@ -115,7 +115,9 @@ class LikelihoodTargets:
 
     def targets(self, x: Tensor) -> Tensor:
         """Targets of samples (R, N, ...), for one head: (R, N, 1, U)."""
-        log_likelihoods = self.context.generator.call("log_likelihoods", x).to(x.dtype)
+        generators = self.context.generator.modules
+        each = [generator.learned_log_likelihoods(own) for generator, own in zip(generators, x, strict=True)]
+        log_likelihoods = torch.stack(each).to(x.dtype)
         temperature = per_replica(self.temperature, log_likelihoods)
         return soft_targets(log_likelihoods, self.known_units, temperature).unsqueeze(-2)
 

@@ -47,12 +47,12 @@ def test_a_pool_has_its_targets_once(monkeypatch):
     overrides = ["strategy.replay_source=pool", "strategy.pool_size=40", "strategy.current_data=generated"]
     experiment = prepare(settings_of(*SMALL, *METHOD, *LIKELIHOOD, *overrides))
     generator, sizes = experiment.learner.generator, []
-    plain = type(generator).log_likelihoods
+    plain = type(generator).learned_log_likelihoods
 
     def counted(self, x):
         sizes.append(len(x))
         return plain(self, x)
 
-    monkeypatch.setattr(type(generator), "log_likelihoods", counted)
+    monkeypatch.setattr(type(generator), "learned_log_likelihoods", counted)
     train([experiment], experiment.learner, 0)
     assert sizes == [40]
