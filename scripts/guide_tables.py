@@ -21,6 +21,7 @@ from measurements import (
     BEST,
     CLASSIFIER,
     EARLIER,
+    ENERGIES,
     FEATURES,
     IMAGES,
     MEASUREMENTS,
@@ -149,6 +150,14 @@ _ALL = (
         published="published (%)",
     ),
     Table("best", names(BEST), "command", AVERAGE, decimals=2, published="best published without stored samples (%)"),
+    Table(
+        "energies",
+        names(ENERGIES),
+        "command",
+        AVERAGE,
+        decimals=2,
+        published="best published without stored samples (%)",
+    ),
     Table(
         "presets",
         names(PRESETS[:4]),
