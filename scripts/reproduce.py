@@ -229,11 +229,9 @@ IMAGE_FLOW = (
     "train.batch_size=32 strategy.replay_source=pool strategy.pool_size=1000 evaluate.generated_samples=200"
 )
 # Ours, on patch features of the first task, without a pretraining set. Only `best_replay` replays.
-TABLES["split_cifar100"].append(Line("best", "class", "preset=best_split_cifar100"))
-TABLES["split_cifar10"] += [
-    Line("best", "class", "preset=best_split_cifar10"),
-    Line("best_replay", "class", "preset=replay_split_cifar10"),
-]
+for benchmark in ("split_cifar100", "split_cifar10"):
+    presets = {"best": f"best_{benchmark}", "best_replay": f"replay_{benchmark}"}
+    TABLES[benchmark] += [Line(method, "class", f"preset={preset}") for method, preset in presets.items()]
 TABLES["split_fashion_mnist_distillation"] = [
     Line("dgr", "class", IMAGE_FLOW),
     Line("dgr+distillation", "class", f"{IMAGE_FLOW} strategy.generator_distillation=3", baseline="dgr"),

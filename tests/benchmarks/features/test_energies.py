@@ -18,7 +18,9 @@ def test_vectors_are_energies_with_mean_0_and_variance_1(tmp_path):
     vectors = vectors_of(extractor(cache_root=str(tmp_path)), data)
     energies = OrientedEnergies((3, 12, 12), 4, 6, 2)(data.train.x)
     assert vectors.spec.shape == (energies.shape[1],)
-    torch.testing.assert_close(vectors.train.x, F.layer_norm(energies, energies.shape[1:]).float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        vectors.train.x, F.layer_norm(energies, energies.shape[1:]).float(), rtol=1e-5, atol=1e-5
+    )
     plain = vectors_of(extractor(normalise=False, cache_root=str(tmp_path)), data)
     torch.testing.assert_close(plain.train.x.norm(dim=1), torch.ones(len(data.train)), rtol=1e-4, atol=0)
 
