@@ -30,7 +30,7 @@ def scaled_noise(noise: Tensor, labels: Tensor, factors: Tensor) -> Tensor:
     scaled = torch.empty_like(noise)
     for label in labels.unique().tolist():
         of_class = labels == label
-        scaled[of_class] = noise[of_class] @ factors[label].T
+        scaled[of_class] = (noise[of_class] @ factors[label].T).to(noise.dtype)  # autocast may have lowered it
     return scaled
 
 

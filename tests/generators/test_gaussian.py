@@ -151,3 +151,5 @@ def test_samples_have_the_covariance_factor_of_their_class():
     generator.covariance_factors.copy_(torch.tensor([[[k, 0.0], [1.0, 2.0]] for k in (1.0, 2.0, 3.0)]))
     samples = generator.decode({"z": torch.tensor([[1.0, 1.0], [1.0, -1.0], [0.0, 3.0]])}, torch.tensor([2, 0, 1]))
     torch.testing.assert_close(samples, torch.tensor([[53.0, 63.0], [11.0, 19.0], [30.0, 46.0]]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert generator.decode({"z": torch.zeros(1, 2)}, torch.tensor([1])).dtype == torch.float32

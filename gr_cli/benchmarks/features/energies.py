@@ -1,4 +1,4 @@
-"""Oriented edge energies: features that follow from the shape of an image alone, for data of any kind."""
+"""Features that no sample decides: low frequencies of images and of their oriented energies."""
 
 from __future__ import annotations
 
