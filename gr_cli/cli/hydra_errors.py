@@ -89,9 +89,9 @@ def _unknown_setting(name: str, overrides: Sequence[str]) -> str:
     value = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").startswith(f"{key}=")), "")
     if "/" in key:
         group, _, inner = key.rpartition("/")
-        if key in NESTED_GROUPS:
-            return f"{key}={value}: this {group} has no {inner}; leave it out, or choose another {group}"
-        hint = _setting_of_hydra(key, value, overrides) or suggestion(key, NESTED_GROUPS)
+        hint = f"leave it out, or choose another {group}"
+        if key not in NESTED_GROUPS:
+            hint = _setting_of_hydra(key, value, overrides) or suggestion(key, NESTED_GROUPS)
         return f"{key}={value}: this {group} has no {inner}" + (f"; {hint}" if hint else "")
     parent, _, leaf = key.rpartition(".")
     others = [o for o in overrides if o.lstrip("+~").partition("=")[0] != key]
